@@ -1,0 +1,1 @@
+"""Content-addressed storage and its transfer: chunks, manifests, a store on disk, verified fetching."""

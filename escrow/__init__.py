@@ -1,0 +1,1 @@
+"""Payment between two peers through a multisig on Bitcoin: scripts, channels, chain drivers, wallet."""

@@ -1,0 +1,303 @@
+"""One canonical encoding: msgpack, arrays only, shortest form, nothing left over.
+
+A ``record`` is a frozen dataclass whose annotations are its schema. It travels as the array of its fields in the order
+they are declared. ``unpack`` decodes, checks every type and bound, encodes again and compares; so there is
+exactly one accepted byte string for a value. The refusals are the subclasses of ``EncodingError``.
+
+    Digest = Annotated[bytes, Size(32, 32)]
+
+    @record
+    class Point:
+        x: Annotated[int, Range(0, 255)]
+        name: Annotated[str, Size(1, 8)]
+
+    unpack(Point, pack(Point(x=1, name="a")))
+"""
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+import msgpack
+
+from wire.errors import Misbehaved
+
+T = TypeVar("T")
+INT_MAX = (1 << 63) - 1
+
+
+class EncodingError(Misbehaved):
+    """The bytes are not the canonical encoding of what was expected."""
+
+
+class Malformed(EncodingError):
+    """The bytes are not msgpack at all."""
+
+
+class WrongShape(EncodingError):
+    """A field has the wrong type or the array the wrong length."""
+
+
+class OutOfBounds(EncodingError):
+    """A field is well formed but too long, too short, too large or too small."""
+
+
+class NotCanonical(EncodingError):
+    """The same value has a shorter or otherwise different canonical encoding."""
+
+
+class Oversize(EncodingError):
+    """The message is longer than its kind may be."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Size:
+    """Bounds of a length: bytes of ``bytes``, UTF-8 bytes of ``str``, items of a tuple."""
+
+    least: int
+    most: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds of an integer, both inside."""
+
+    least: int
+    most: int
+
+
+U8 = Annotated[int, Range(0, (1 << 8) - 1)]
+U16 = Annotated[int, Range(0, (1 << 16) - 1)]
+U32 = Annotated[int, Range(0, (1 << 32) - 1)]
+U63 = Annotated[int, Range(0, INT_MAX)]
+Hash32 = Annotated[bytes, Size(32, 32)]
+Public33 = Annotated[bytes, Size(33, 33)]
+Signature64 = Annotated[bytes, Size(64, 64)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def record(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen, slotted, keyword-only dataclass that ``pack`` and ``unpack`` understand."""
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+# A codec is a pair: to plain msgpack values, and from them with all checks.
+_Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _int_codec(bounds: Range) -> _Codec:
+    def check(value: Any) -> int:
+        if type(value) is not int:
+            raise WrongShape("wrong-shape", f"an integer was expected, not {type(value).__name__}")
+        if not bounds.least <= value <= bounds.most:
+            raise OutOfBounds("out-of-bounds", f"{value} is not within {bounds.least} and {bounds.most}")
+        return value
+
+    return check, check
+
+
+def _sized_codec(kind: type, bounds: Size) -> _Codec:
+    def check(value: Any) -> Any:
+        given: type = type(value)
+        if given is not kind:
+            raise WrongShape("wrong-shape", f"{kind.__name__} was expected, not {given.__name__}")
+        length = len(value.encode()) if kind is str else len(value)
+        if not bounds.least <= length <= bounds.most:
+            raise OutOfBounds("out-of-bounds", f"a length of {length} is not within {bounds.least} and {bounds.most}")
+        return value
+
+    return check, check
+
+
+def _tuple_codec(item: _Codec, bounds: Size) -> _Codec:
+    encode_item, decode_item = item
+
+    def checked(value: Any) -> Any:
+        if type(value) not in (tuple, list):
+            raise WrongShape("wrong-shape", f"an array was expected, not {type(value).__name__}")
+        if not bounds.least <= len(value) <= bounds.most:
+            raise OutOfBounds("out-of-bounds", f"{len(value)} items are not within {bounds.least} and {bounds.most}")
+        return value
+
+    return (
+        lambda value: [encode_item(one) for one in checked(value)],
+        lambda value: tuple(decode_item(one) for one in checked(value)),
+    )
+
+
+def _fixed_tuple_codec(items: list[_Codec]) -> _Codec:
+    def checked(value: Any) -> Any:
+        if type(value) not in (tuple, list) or len(value) != len(items):
+            raise WrongShape("wrong-shape", f"an array of {len(items)} was expected")
+        return value
+
+    return (
+        lambda value: [codec[0](one) for codec, one in zip(items, checked(value), strict=True)],
+        lambda value: tuple(codec[1](one) for codec, one in zip(items, checked(value), strict=True)),
+    )
+
+
+def _bool_codec() -> _Codec:
+    def check(value: Any) -> bool:
+        if value is not True and value is not False:
+            raise WrongShape("wrong-shape", f"true or false was expected, not {type(value).__name__}")
+        return value
+
+    return check, check
+
+
+def _optional_codec(inner: _Codec) -> _Codec:
+    return (
+        lambda value: None if value is None else inner[0](value),
+        lambda value: None if value is None else inner[1](value),
+    )
+
+
+def _enum_codec(kind: type[enum.Enum]) -> _Codec:
+    def decode(value: Any) -> enum.Enum:
+        try:
+            return kind(value)
+        except ValueError:
+            raise OutOfBounds("out-of-bounds", f"{value!r} is not a {kind.__name__}") from None
+
+    return lambda value: kind(value).value, decode
+
+
+def _record_codec(kind: type) -> _Codec:
+    names = [field.name for field in dataclasses.fields(kind)]
+    hints = typing.get_type_hints(kind, include_extras=True)
+    codecs = [_codec(hints[name]) for name in names]
+    encoders = [(name, codec[0]) for name, codec in zip(names, codecs, strict=True)]
+    decoders = [(name, codec[1]) for name, codec in zip(names, codecs, strict=True)]
+
+    def encode(value: Any) -> list[Any]:
+        if type(value) is not kind:
+            raise WrongShape("wrong-shape", f"{kind.__name__} was expected, not {type(value).__name__}")
+        return [encoder(getattr(value, name)) for name, encoder in encoders]
+
+    def decode(value: Any) -> Any:
+        if type(value) is not list or len(value) != len(decoders):
+            raise WrongShape("wrong-shape", f"{kind.__name__} is an array of {len(decoders)} fields")
+        return kind(**{name: decoder(one) for (name, decoder), one in zip(decoders, value, strict=True)})
+
+    return encode, decode
+
+
+def _codec(hint: Any) -> _Codec:
+    return _build(hint)
+
+
+@functools.cache
+def _build(hint: Any) -> _Codec:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        bounds = [one for one in arguments[1:] if isinstance(one, Size | Range)]
+        if bounds:
+            return _bounded(arguments[0], bounds[0])
+        return _codec(arguments[0])
+    if isinstance(hint, typing.NewType):
+        return _codec(hint.__supertype__)
+    if origin in (typing.Union, types.UnionType):
+        inner = [one for one in arguments if one is not types.NoneType]
+        if len(inner) == 1 and len(arguments) == 2:
+            return _optional_codec(_codec(inner[0]))
+        raise TypeError(f"unions travel through a Choice, not bare: {hint}")
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            raise TypeError(f"an array needs a bound: Annotated[{hint}, Size(0, n)]")
+        return _fixed_tuple_codec([_codec(one) for one in arguments])
+    if hint is int:
+        return _int_codec(Range(0, INT_MAX))
+    if hint is bool:
+        return _bool_codec()
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _enum_codec(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _record_codec(hint)
+    raise TypeError(f"no encoding for {hint}: bytes, str and arrays need a Size")
+
+
+def _bounded(kind: Any, bounds: Size | Range) -> _Codec:
+    if isinstance(kind, typing.NewType):
+        return _bounded(kind.__supertype__, bounds)
+    if isinstance(bounds, Range) and kind is int:
+        return _int_codec(bounds)
+    if isinstance(bounds, Size) and kind in (bytes, str):
+        return _sized_codec(kind, bounds)
+    if isinstance(bounds, Size) and typing.get_origin(kind) is tuple:
+        return _tuple_codec(_codec(typing.get_args(kind)[0]), bounds)
+    raise TypeError(f"{bounds} does not fit {kind}")
+
+
+def _unpackb(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise Malformed("malformed", f"not a message: {type(error).__name__}") from None
+
+
+def _packb(value: Any) -> bytes:
+    return typing.cast(bytes, msgpack.packb(value, use_bin_type=True))
+
+
+def pack(value: Any) -> bytes:
+    """The canonical bytes of a record. Raises ``EncodingError`` when a field breaks its own bounds."""
+    return _packb(_codec(type(value))[0](value))
+
+
+def unpack(kind: type[T], data: bytes, most: int | None = None) -> T:
+    """The record of class ``kind`` whose canonical encoding is ``data``, of at most ``most`` bytes."""
+    if most is not None and len(data) > most:
+        raise Oversize("oversize", f"{len(data)} bytes are more than the {most} allowed")
+    encode, decode = _codec(kind)
+    value = decode(_unpackb(data))
+    if _packb(encode(value)) != data:
+        raise NotCanonical("not-canonical", f"not the canonical encoding of {kind.__name__}")
+    return typing.cast(T, value)
+
+
+class Choice:
+    """A closed set of records that share a channel. On the wire a member is ``[tag, [fields]]``.
+
+    Tags are part of the protocol: never renumber one, never reuse one.
+    """
+
+    def __init__(self, name: str, members: dict[int, type]) -> None:
+        self.name = name
+        self._kinds = dict(members)
+        self._tags = {kind: tag for tag, kind in members.items()}
+        if len(self._tags) != len(self._kinds):
+            raise TypeError(f"{name}: a record stands under two tags")
+
+    @property
+    def members(self) -> dict[int, type]:
+        """Tag to record class, for documentation and tests that walk every message."""
+        return dict(self._kinds)
+
+    def pack(self, value: Any) -> bytes:
+        """The canonical bytes of one member."""
+        return _packb([self._tags[type(value)], _codec(type(value))[0](value)])
+
+    def unpack(self, data: bytes, most: int | None = None) -> Any:
+        """The member whose canonical encoding is ``data``."""
+        if most is not None and len(data) > most:
+            raise Oversize("oversize", f"{len(data)} bytes are more than the {most} allowed")
+        plain = _unpackb(data)
+        if type(plain) is not list or len(plain) != 2 or type(plain[0]) is not int:
+            raise WrongShape("wrong-shape", f"a {self.name} message is [tag, fields]")
+        kind = self._kinds.get(plain[0])
+        if kind is None:
+            raise WrongShape("unknown-kind", f"{self.name} has no message {plain[0]}")
+        encode, decode = _codec(kind)
+        value = decode(plain[1])
+        if _packb([plain[0], encode(value)]) != data:
+            raise NotCanonical("not-canonical", f"not the canonical encoding of {kind.__name__}")
+        return value
