@@ -54,6 +54,19 @@ MANIFEST_MAX_CHUNKS: Final = 65_536
 WISH_LIST_MAX: Final = 64
 TRANSFERS_MAX: Final = 32
 STORE_QUOTA_BYTES: Final = 4 << 30
+CHUNK_NORMALISATION: Final = 3  # FastCDC's level 3: 17.8 kB on average, hardly a chunk above 32 kB
+MANIFEST_PAGE_MIN: Final = 32  # entries; fewer than this never end a page
+MANIFEST_PAGE_MAX: Final = 512
+MANIFEST_PAGE_MAX_BYTES: Final = 32_768
+TRANSFER_WINDOW_CHUNKS: Final = 128
+TRANSFER_WINDOW_BYTES: Final = 4 << 20
+TRANSFER_READ_CHUNKS: Final = 16
+TRANSFER_STALL_S: Final = 30
+TRANSFERS_PER_PEER_MAX: Final = 8
+FETCH_ATTEMPTS_MAX: Final = 8
+GRANTS_MAX: Final = 65_536
+STORE_BLOCK_BYTES: Final = 1 << 20
+STORE_ROW_BYTES: Final = 256  # charged to the quota for every stored thing besides its bytes
 
 # --- trades ------------------------------------------------------------------------------------------------
 DEALS_OPEN_MAX: Final = 1_024
@@ -69,6 +82,17 @@ WORKERS_MAX: Final = 64
 WORK_TIME_MAX_S: Final = 300
 WORK_MEMORY_MAX_BYTES: Final = 2 << 30
 RESULT_MAX_BYTES: Final = 256 << 20
+WORKER_MEMORY_DEFAULT_BYTES: Final = 1 << 30  # address space; the interpreter with numpy takes a tenth of it
+WORKER_OPEN_FILES_MAX: Final = 64
+WORKER_LOG_MAX_BYTES: Final = 64 << 10  # also the largest file a worker can write
+WORKER_NICENESS: Final = 10  # computing gives way to trading
+RAYS_SPHERES_MAX: Final = 128
+RAYS_TEXTURE_MAX_SIDE: Final = 1_024
+RAYS_IMAGE_MAX_SIDE: Final = 16_384
+RAYS_SAMPLES_MAX: Final = 4_096
+RAYS_BOUNCES_MAX: Final = 16
+RAYS_TILES_MAX: Final = 4_096
+RAYS_COST_MAX_SEGMENTS: Final = 1 << 28  # pixels x samples x bounces of one work
 
 # --- local API ---------------------------------------------------------------------------------------------
 BODY_MAX_BYTES: Final = CONTENT_MAX_BYTES
