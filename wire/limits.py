@@ -26,6 +26,19 @@ PEERS_MAX: Final = 256
 PEER_OUTBOX_FRAMES: Final = 4_096
 ADDRESSES_PER_PEER_MAX: Final = 16
 HALF_OPEN_PER_ADDRESS_MAX: Final = 64
+HALF_OPEN_MAX: Final = 256
+HANDSHAKE_TIMEOUT_S: Final = 10
+INBOUND_STREAMS_PER_PEER_MAX: Final = 128
+STREAM_WINDOW_MAX_BYTES: Final = 4 << 20
+STREAM_BUFFER_MAX_BYTES: Final = 16 << 20
+MUX_FRAME_MAX_BYTES: Final = 1 << 18
+MUX_QUEUE_FRAMES: Final = 32
+MUX_CONTROL_FRAMES: Final = 512
+KEEPALIVE_S: Final = 15
+SILENCE_MAX_S: Final = 45
+LETTER_LIFE_S: Final = 60
+COURIER_PEERS_MAX: Final = 1_024
+KNOWN_PEERS_MAX: Final = 4_096
 
 # --- order book --------------------------------------------------------------------------------------------
 ORDER_MAX_BYTES: Final = 1_024
@@ -106,3 +119,13 @@ SEQUENCE_BLOCK: Final = 1_000
 # --- discovery ---------------------------------------------------------------------------------------------
 PROVIDE_INTERVAL_S: Final = 2
 PROVIDERS_MAX: Final = 20
+PROVIDER_LIFE_S: Final = 1_800
+PROVIDER_KEYS_MAX: Final = 16_384
+REANNOUNCE_S: Final = 600
+LOOKUP_TIMEOUT_S: Final = 15
+KAD_STREAMS_PER_PEER_MAX: Final = 4
+KAD_STREAM_TIMEOUT_S: Final = 30
+CANDIDATES_PER_ARTICLE_MAX: Final = 64
+CANDIDATE_LIFE_S: Final = 1_800
+SEEK_FIRST_S: Final = 1
+SEEK_MAX_S: Final = 30
