@@ -1,0 +1,94 @@
+"""What the local API needs from a node, and how a node's refusals read in HTTP.
+
+The API knows nothing of markets, channels or stores; it asks a ``NodeService`` and translates.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+from wire.errors import BitwrkError, LocalFault, Refused
+
+Json = dict[str, Any]
+
+
+class NodeService(Protocol):
+    """The node as its owner's programs see it. All answers are made of plain JSON values."""
+
+    async def put(self, body: AsyncIterator[bytes]) -> str:
+        """Store what ``body`` yields and return its content id in hex. An exception raised by ``body`` is passed on."""
+        ...
+
+    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
+        """Have ``work`` (a content id) done and return the content id of the result.
+
+        Without a bid only a free book is tried; ``wait_s`` bounds the search for a seller. Cancelled when the asker
+        hangs up. Raises ``Refused``, whose code is looked up in ``STATUS``.
+        """
+        ...
+
+    async def open_file(self, content: str) -> tuple[int, AsyncIterator[bytes]] | None:
+        """Size and bytes of a stored content, or None when it is not here. ``content`` is 64 lowercase hex digits."""
+        ...
+
+    def status(self) -> Json: ...
+
+    def account(self) -> Json: ...
+
+    def orders(self) -> list[Json]: ...
+
+    def trades(self) -> list[Json]: ...
+
+    def channels(self) -> list[Json]: ...
+
+    def peers(self) -> list[Json]: ...
+
+    def workers(self) -> list[Json]: ...
+
+    def books(self) -> list[Json]: ...
+
+    async def close_channels(self, reason: str) -> list[Json]:
+        """Begin to close every channel on chain; returns those that were asked to close."""
+        ...
+
+    def events(self) -> AsyncIterator[Json]:
+        """What happens from now on. Endless; closed by the reader."""
+        ...
+
+
+STATUS: Final = {
+    # what the asker wrote
+    "bad-amount": 400,
+    "bad-article": 400,
+    "bad-content-length": 400,
+    "bad-multipart": 400,
+    "bad-wait": 400,
+    "empty-body": 400,
+    "unfinished-body": 400,
+    "token-missing": 401,
+    "token-wrong": 401,
+    "no-funds": 402,
+    "host-refused": 403,
+    "origin-refused": 403,
+    "not-found": 404,
+    "unknown-file": 404,
+    "wrong-method": 405,
+    "slow-body": 408,
+    "too-large": 413,
+    # what the market or the node could not do
+    "work-failed": 502,
+    "busy": 503,
+    "inbox-full": 503,
+    "shutting-down": 503,
+    "no-match": 504,
+    "timed-out": 504,
+}
+"""The HTTP status of every named refusal. Others are 502 for ``Refused`` and 500 for faults of this machine."""
+
+
+def status_of(error: BitwrkError) -> int:
+    """The HTTP status that tells a program what kind of failure ``error`` is."""
+    if error.code in STATUS:
+        return STATUS[error.code]
+    if isinstance(error, LocalFault):
+        return 500
+    return 502 if isinstance(error, Refused) else 500
