@@ -1,0 +1,61 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both need make, Python 3.11 and pip, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+
+RUNTIME := $(VENV)/.runtime
+TESTING := $(VENV)/.testing
+
+.PHONY: demo test check lint types floors format pins bench clean
+.DELETE_ON_ERROR:
+
+demo: $(RUNTIME)
+	$(BIN)/bitwrk demo $(DEMO)
+
+test: $(TESTING)
+	$(BIN)/python -m pytest $(TESTS)
+
+# What a maintainer runs before a commit.
+check: lint types floors test
+
+lint: $(TESTING)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(TESTING)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(TESTING)
+	$(BIN)/mypy
+
+floors: $(TESTING)
+	$(BIN)/lint-imports
+
+bench: $(TESTING)
+	$(BIN)/python -m tests.bench
+
+$(RUNTIME): requirements/build.txt requirements/runtime.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements/build.txt
+	$(PIP) --require-hashes --no-build-isolation -r requirements/runtime.txt
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+# trio-typing, which libp2p imports, brings stale stubs of trio that mislead mypy; only that folder is dropped.
+$(TESTING): $(RUNTIME) requirements/test.txt
+	$(PIP) --require-hashes -r requirements/test.txt
+	rm -rf $(VENV)/lib/python3*/site-packages/trio-stubs
+	touch $@
+
+# For maintainers, needs uv: choose versions anew and write their hashes down, without any address.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links --override requirements/overrides.txt
+pins:
+	$(COMPILE) requirements/build.in -o requirements/build.txt
+	$(COMPILE) requirements/runtime.in -o requirements/runtime.txt
+	$(COMPILE) requirements/test.in -o requirements/test.txt
+
+clean:
+	rm -rf $(VENV) demo-out bench-out dist

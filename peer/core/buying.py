@@ -1,0 +1,481 @@
+"""The buyer's half of every trade: from a program's request to the result in its hands.
+
+Participants: local programs (``BuyAsked``), the desk (agreed matches come in through ``agreed``), the purse (channels), the
+seller (letters), and the driver that moves content. The table of ``peer.core.deal`` decides what may follow what.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from peer.core.deal import BEFORE_MONEY, Deal, Phase, Role, Step, Unit, new_unit, split_unit_key, unit_key
+from peer.core.events import (
+    Abandoned,
+    BuyAsked,
+    ChannelBound,
+    ChannelFailed,
+    ChannelWanted,
+    Decrypt,
+    Decrypted,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    Grant,
+    Interest,
+    PayWanted,
+    PeerDown,
+    PeerUp,
+    Post,
+    Reply,
+    Revoke,
+    Stop,
+    Strike,
+    Unpin,
+)
+from peer.core.keys import lock_of, ticket_for
+from peer.core.ledger import NEVER, Ledger
+from peer.core.letters import (
+    DEAL,
+    OFFER_PURPOSE,
+    Bind,
+    DealLetter,
+    FreeKey,
+    Lane,
+    Offer,
+    Taken,
+    Task,
+    Withdraw,
+    Working,
+    WorkRefused,
+    address,
+)
+from peer.core.requests import Request, Requests
+from peer.core.terms import Terms, check_article
+from wire.canon import pack
+from wire.envelope import id_of
+from wire.errors import Ignore, Misbehaved, Refused
+from wire.keys import PeerId, SecretKey, peer_id_of, public_of, verify
+from wire.limits import CONTENT_MAX_BYTES
+from wire.moments import SECOND, Instant
+from wire.network import Network
+
+_GONE = "the seller has not been heard of for too long"
+
+
+class Buying:
+    """All our purchases. Methods return effects; ``ledger`` and ``requests`` are for the brain to read."""
+
+    def __init__(self, key: SecretKey, network: Network, terms: Callable[[bool], Terms]) -> None:
+        self._key = key
+        self._network = network
+        self._terms = terms
+        self.ledger = Ledger()
+        self.requests = Requests()
+        self._away: set[PeerId] = set()
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+    def ask(self, event: BuyAsked, now: Instant) -> list[Any]:
+        """Take a request, or refuse it at once."""
+        try:
+            check_article(event.article)
+            if self.requests.full():
+                raise Refused("inbox-full", "too many requests are waiting; ask again when some are done")
+            if event.work_bytes > self._terms(event.bid_msat is None).work_max_bytes:
+                raise Refused("too-large", f"this work has more than {CONTENT_MAX_BYTES} bytes")
+        except Refused as refusal:
+            return [Reply(request=event.request, result=None, code=refusal.code, sentence=refusal.sentence)]
+        self.requests.put(
+            Request(
+                number=event.request,
+                article=event.article,
+                work=event.work,
+                work_bytes=event.work_bytes,
+                bid_msat=event.bid_msat,
+                wait_us=event.wait_us,
+                expires=Instant(now + event.wait_us),
+                unit=None,
+                attempts=0,
+                bad_work=0,
+                sentence="no auction has taken place yet",
+            )
+        )
+        return [Interest(article=event.article)]
+
+    def abandon(self, event: Abandoned, now: Instant) -> list[Any]:
+        """Nobody waits for this any more; whatever costs nothing yet is withdrawn."""
+        request = self.requests.drop(event.request)
+        if request is None or request.unit is None:
+            return []
+        return self._leave(request.unit, Step.WITHDRAW, now, "abandoned", "the program that asked has hung up")
+
+    # --- a match ------------------------------------------------------------------------------------------------------
+    def agreed(self, deal: Deal, now: Instant) -> list[Any]:
+        """Both sides signed: hand the waiting requests their units."""
+        if deal.deal in self.ledger.deals:
+            return []
+        self.ledger.put_deal(deal)
+        terms = self._terms(deal.free)
+        waiting = self.requests.waiting(deal.article, deal.free, deal.price_msat)[: deal.quantity]
+        fund_by = Instant(now + terms.fund_s * SECOND)
+        for number in range(deal.quantity):
+            request = waiting[number] if number < len(waiting) else None
+            unit = new_unit(deal.deal, number, request=request.number if request else 0, now=now, deadline_us=fund_by)
+            self.ledger.put_unit(unit)
+            if request:
+                key = unit_key(deal.deal, number)
+                self.requests.give(request.number, key)
+                ticket = ticket_for(self._key, request.work, key)
+                self.ledger.change(key, now, work=request.work, work_bytes=request.work_bytes, work_ticket=ticket)
+        effects: list[Any] = []
+        for number in range(len(waiting), deal.quantity):
+            key = unit_key(deal.deal, number)
+            effects += self._leave(key, Step.WITHDRAW, now, "not-needed", "the request was withdrawn before the match")
+        if not waiting:
+            return effects
+        if deal.free:
+            return effects + self._fund(deal.deal, now) + self._tasks(deal.deal)
+        amount = deal.price_msat * len(waiting)
+        return [*effects, ChannelWanted(deal=deal.deal, peer=peer_id_of(deal.other), amount_msat=amount)]
+
+    def channel_bound(self, event: ChannelBound, now: Instant) -> list[Any]:
+        """The purse has a channel for the deal: tell the seller, who starts once he sees the funding."""
+        deal = self.ledger.deals.get(event.deal)
+        if deal is None or self.ledger.is_over(event.deal):
+            return []
+        self.ledger.put_deal(dataclasses.replace(deal, channel=event.channel))
+        return self._tasks(event.deal) + (self._fund(event.deal, now) if event.ready else [])
+
+    def channel_ready(self, channel: bytes, now: Instant) -> list[Any]:
+        """The funding is seen."""
+        effects: list[Any] = []
+        for deal in [one.deal for one in self.ledger.deals.values() if one.channel == channel]:
+            effects += self._fund(deal, now)
+        return effects
+
+    def channel_failed(self, event: ChannelFailed, now: Instant) -> list[Any]:
+        """No money for this deal: its requests are refused, for another seller would not be paid either."""
+        effects: list[Any] = []
+        for key, unit in list(self.ledger.units_of(event.deal)):
+            request = self.requests.drop(unit.request)
+            effects += self._leave(key, Step.WITHDRAW, now, event.code, event.sentence)
+            if request:
+                effects.append(Reply(request=request.number, result=None, code=event.code, sentence=event.sentence))
+        return effects
+
+    def channel_closed(self, channel: bytes, now: Instant) -> list[Any]:
+        """The channel is spent: units not yet paid through it must go elsewhere; locked ones are decided."""
+        effects: list[Any] = []
+        for deal in [one.deal for one in self.ledger.deals.values() if one.channel == channel]:
+            for key, unit in list(self.ledger.units_of(deal)):
+                if unit.phase in BEFORE_MONEY:
+                    effects += self._fail(key, Step.TIME_OUT, now, "channel-closed", "the payment channel was closed")
+                elif unit.phase is Phase.COMMITTED:
+                    effects += self._leave(key, Step.REFUND, now, "refunded", "the channel closed without this payment")
+        return effects
+
+    def _fund(self, deal: bytes, now: Instant) -> list[Any]:
+        terms = self._terms(self.ledger.deals[deal].free)
+        live = [key for key, unit in self.ledger.units_of(deal) if unit.phase is Phase.ACCEPTED]
+        budget_s = terms.fetch_s + terms.work_s * max(1, len(live))
+        for key in live:
+            sentence = "the money is seen on the chain" if not self.ledger.deal_of(key).free else "nothing is to be paid"
+            self.ledger.move(key, Step.FUND, now, "funded", sentence, deadline_us=self._deadline(key, now, budget_s))
+        return []
+
+    def _deadline(self, key: bytes, now: Instant, seconds: int) -> Instant:
+        deal = self.ledger.deal_of(key)
+        if peer_id_of(deal.other) in self._away:
+            seconds = min(seconds, self._terms(deal.free).silence_s)
+        return Instant(now + seconds * SECOND)
+
+    def _tasks(self, deal: bytes) -> list[Any]:
+        """Bind and every task that the seller may not have: said again after each reconnect."""
+        held = self.ledger.deals[deal]
+        if not held.free and held.channel is None:
+            return []
+        effects: list[Any] = []
+        letters: list[DealLetter] = []
+        for _, unit in self.ledger.units_of(deal):
+            if unit.phase in BEFORE_MONEY and unit.work and unit.work_ticket:
+                effects.append(Grant(content=unit.work, ticket=unit.work_ticket))
+                letters.append(Task(deal=deal, unit=unit.unit, work=unit.work, size=unit.work_bytes, ticket=unit.work_ticket))
+        if letters:
+            letters.insert(0, Bind(deal=deal, channel=held.channel))
+        return effects + [self._post(held, letter) for letter in letters]
+
+    # --- letters from the seller ----------------------------------------------------------------------------------------
+    def hear(self, peer: PeerId, letter: DealLetter, now: Instant) -> list[Any]:
+        """One letter of a deal we are the buyer of. Raises ``Ignore`` or ``Misbehaved``."""
+        match letter:
+            case Working():
+                key = self._mine(peer, letter.deal, letter.unit)
+                sentence = "a worker computes it" if letter.begun else "the work has arrived and waits for a worker"
+                self._seen_funded(key, now)
+                self.ledger.move(key, Step.WORK if letter.begun else Step.TRANSMIT, now, "working", sentence)
+                return []
+            case Offer():
+                return self._offered(peer, letter, now)
+            case FreeKey():
+                key = self._mine(peer, letter.deal, letter.unit)
+                return self._free_key(key, letter.key, now)
+            case WorkRefused():
+                key = self._mine(peer, letter.deal, letter.unit)
+                return self._fail(key, Step.REJECT, now, letter.code, letter.sentence)
+            case _:
+                raise Misbehaved("wrong-role", "a seller sent what only buyers send", penalty=20)
+
+    def _mine(self, peer: PeerId, deal: bytes, unit: int) -> bytes:
+        held = self.ledger.deals.get(deal)
+        if held is None or held.other != public_of(peer):
+            raise Ignore("unknown-deal", "a letter about a deal that is not ours")
+        key = unit_key(deal, unit)
+        if key not in self.ledger.units:
+            raise Misbehaved("unknown-unit", "a letter about a unit that the deal does not have")
+        return key
+
+    def _offered(self, peer: PeerId, letter: Offer, now: Instant) -> list[Any]:
+        body = letter.body
+        key = self._mine(peer, body.deal, body.unit)
+        deal, unit = self.ledger.deal_of(key), self.ledger.units[key]
+        if unit.phase is Phase.FINISHED or unit.phase is Phase.REVEALED:
+            return [self._post(deal, Taken(deal=deal.deal, unit=unit.unit))]
+        if unit.phase not in BEFORE_MONEY or unit.cipher is not None:
+            raise Ignore("late-offer", "an offer for a unit that waits for none")
+        if body.work != unit.work or body.price_msat != deal.price_msat:
+            raise Misbehaved("wrong-offer", "an offer for other work or another price than agreed", penalty=20)
+        if not verify(deal.other, id_of(self._network.name, OFFER_PURPOSE, pack(body)), letter.signature):
+            raise Misbehaved("wrong-signature", "an offer that its seller did not sign", penalty=50)
+        terms = self._terms(deal.free)
+        self._seen_funded(key, now)
+        self.ledger.move(
+            key,
+            Step.OFFER,
+            now,
+            "offered",
+            "the encrypted result is being fetched",
+            cipher=body.cipher,
+            cipher_bytes=letter.size,
+            cipher_ticket=letter.ticket,
+            plain=body.plain,
+            lock=body.lock,
+            offer_signature=letter.signature,
+            deadline_us=self._deadline(key, now, terms.fetch_s),
+        )
+        return [self._fetch(key, peer)]
+
+    def _seen_funded(self, key: bytes, now: Instant) -> None:
+        """A seller at work has seen the funding before us; what he says costs nothing yet."""
+        self.ledger.move(key, Step.FUND, now, "funded", "the seller has seen the funding")
+
+    def _fetch(self, key: bytes, peer: PeerId) -> Fetch:
+        unit = self.ledger.units[key]
+        return Fetch(
+            unit=key,
+            peer=peer,
+            content=unit.cipher or b"",
+            size=unit.cipher_bytes,
+            ticket=unit.cipher_ticket or b"",
+            owner=owner_of(key),
+        )
+
+    # --- content and money ------------------------------------------------------------------------------------------------
+    def fetched(self, event: Fetched, now: Instant) -> list[Any]:
+        """The ciphertext is here: lock the payment to its key."""
+        unit = self.ledger.units.get(event.unit)
+        if unit is None or unit.phase is not Phase.OFFERED or unit.cipher != event.content or unit.lock is None:
+            return []
+        deal = self.ledger.deal_of(event.unit)
+        if deal.free:
+            self.ledger.move(event.unit, Step.COMMIT, now, "committed", "the encrypted result is here")
+            return self._free_key(event.unit, unit.key, now) if unit.key else []
+        terms = self._terms(False)
+        self.ledger.move(
+            event.unit,
+            Step.COMMIT,
+            now,
+            "committed",
+            "the payment is signed, locked to the result's key",
+            deadline_us=self._deadline(event.unit, now, terms.reveal_s),
+        )
+        if deal.channel is None:
+            raise Ignore("no-channel", "a paid unit without a channel")
+        return [PayWanted(channel=deal.channel, unit=event.unit, lock=unit.lock, amount_msat=deal.price_msat)]
+
+    def fetch_failed(self, event: FetchFailed, now: Instant) -> list[Any]:
+        """The ciphertext could not be had."""
+        unit = self.ledger.units.get(event.unit)
+        if unit is None or unit.phase is not Phase.OFFERED:
+            return []
+        peer = peer_id_of(self.ledger.deal_of(event.unit).other)
+        if peer in self._away:
+            return []  # its deadline is near; when the seller comes back the fetch is begun again
+        return self._fail(event.unit, Step.TIME_OUT, now, event.code, event.sentence)
+
+    def _free_key(self, key: bytes, result: bytes, now: Instant) -> list[Any]:
+        unit = self.ledger.units[key]
+        if not self.ledger.deal_of(key).free or unit.lock is None or lock_of(result) != unit.lock:
+            raise Misbehaved("wrong-key", "a key that does not open the lock of its offer", penalty=20)
+        if unit.phase is Phase.OFFERED:
+            self.ledger.change(key, now, key=result)
+            return []
+        return self.revealed(key, result, now)
+
+    def revealed(self, key: bytes, result: bytes, now: Instant) -> list[Any]:
+        """The key of a result is known, by letter or from the chain."""
+        unit = self.ledger.units.get(key)
+        if unit is None or unit.cipher is None:
+            return []
+        sentence = "the seller gave the key"
+        if self.ledger.move(key, Step.REVEAL, now, "revealed", sentence, key=result, deadline_us=NEVER) is None:
+            return []
+        return [Decrypt(unit=key, cipher=unit.cipher, key=result, owner=owner_of(key))]
+
+    def decrypted(self, event: Decrypted, now: Instant) -> list[Any]:
+        """The result is open: it is what the offer promised, or we hold a proof that it is not."""
+        unit = self.ledger.units.get(event.unit)
+        if unit is None or unit.phase is not Phase.REVEALED:
+            return []
+        deal = self.ledger.deal_of(event.unit)
+        if event.plain is None or event.plain != unit.plain:
+            sentence = "the key does not open what the seller signed for; the signed offer and the key prove it"
+            self.ledger.move(event.unit, Step.DISPUTE, now, "bad-result", sentence)
+            return [
+                Strike(peer=peer_id_of(deal.other), code="bad-result", sentence=sentence),
+                *self._again(unit, now, sentence),
+            ]
+        self.ledger.move(event.unit, Step.FINISH, now, "finished", "the result is here")
+        effects: list[Any] = [self._post(deal, Taken(deal=deal.deal, unit=unit.unit)), *self._release(event.unit)]
+        request = self.requests.drop(unit.request)
+        if request:
+            effects += self._stop_other(request, event.unit, now)
+            effects.append(Reply(request=request.number, result=event.plain, code="", sentence=""))
+        return effects
+
+    def _stop_other(self, request: Request, done: bytes, now: Instant) -> list[Any]:
+        """A unit that was given up came back after all: the one that replaced it is not needed."""
+        if request.unit is None or request.unit == done:
+            return []
+        return self._leave(request.unit, Step.WITHDRAW, now, "not-needed", "another seller delivered first")
+
+    # --- peers and time ---------------------------------------------------------------------------------------------------
+    def peer_down(self, event: PeerDown, now: Instant) -> list[Any]:
+        """Shorten the deadlines of what this seller still owes."""
+        self._away.add(event.peer)
+        for key in self._with(event.peer):
+            unit = self.ledger.units[key]
+            silence = Instant(now + self._terms(self.ledger.deal_of(key).free).silence_s * SECOND)
+            if unit.deadline_us > silence:
+                self.ledger.change(key, now, deadline_us=silence)
+        return []
+
+    def peer_up(self, event: PeerUp, now: Instant) -> list[Any]:
+        """The seller is back: give him his time again and say what he may have missed."""
+        self._away.discard(event.peer)
+        effects: list[Any] = []
+        for deal in sorted({key[:32] for key in self._with(event.peer)}):
+            terms = self._terms(self.ledger.deals[deal].free)
+            for key, unit in list(self.ledger.units_of(deal)):
+                if unit.phase is Phase.OFFERED:
+                    self.ledger.change(key, now, deadline_us=Instant(now + terms.fetch_s * SECOND))
+                    effects.append(self._fetch(key, event.peer))
+                elif unit.phase in BEFORE_MONEY:
+                    budget_s = terms.fetch_s + terms.work_s * self.ledger.deals[deal].quantity
+                    self.ledger.change(key, now, deadline_us=Instant(now + budget_s * SECOND))
+            effects += self._tasks(deal)
+        return effects
+
+    def _with(self, peer: PeerId) -> list[bytes]:
+        live = self.ledger.in_phase(*BEFORE_MONEY, Phase.COMMITTED)
+        return [key for key in live if peer_id_of(self.ledger.deal_of(key).other) == peer]
+
+    def tick(self, now: Instant) -> list[Any]:
+        """Let go of what has lasted too long."""
+        effects: list[Any] = []
+        for key in self.ledger.late(now):
+            unit = self.ledger.units[key]
+            if unit.phase is Phase.COMMITTED:
+                # Locked money stays locked; only the person who waits is served elsewhere.
+                self.ledger.change(key, now, deadline_us=NEVER, sentence="paid; the key is still owed")
+                effects += self._again(unit, now, _GONE)
+            elif unit.phase is Phase.ACCEPTED:
+                effects += self._fail(key, Step.MISS, now, "no-show", "the deal did not get under way in time")
+            else:
+                effects += self._fail(key, Step.TIME_OUT, now, "timed-out", _GONE)
+        for request in self.requests.expired(now):
+            self.requests.drop(request.number)
+            sentence = f"no seller was found in time: {request.sentence}"
+            effects.append(Reply(request=request.number, result=None, code="no-match", sentence=sentence))
+        return effects
+
+    def next_deadline(self) -> Instant | None:
+        """When ``tick`` has something to do."""
+        return min((one for one in (self.ledger.next_deadline(), self.requests.next_deadline()) if one is not None), default=None)
+
+    def resume(self, now: Instant) -> list[Any]:
+        """After a restart nobody waits for anything: withdraw what is free to withdraw, complete what is paid."""
+        effects: list[Any] = []
+        for key in self.ledger.in_phase(*BEFORE_MONEY):
+            effects += self._leave(key, Step.WITHDRAW, now, "restarted", "this node was restarted")
+        for key in self.ledger.in_phase(Phase.REVEALED):
+            unit = self.ledger.units[key]
+            if unit.cipher and unit.key:
+                effects.append(Decrypt(unit=key, cipher=unit.cipher, key=unit.key, owner=owner_of(key)))
+        return effects
+
+    def reserved_msat(self, channel: bytes) -> int:
+        """What deals bound to a channel may still ask of it."""
+        total = 0
+        for key in self.ledger.in_phase(*BEFORE_MONEY):
+            deal = self.ledger.deal_of(key)
+            if deal.channel == channel:
+                total += deal.price_msat
+        return total
+
+    # --- endings ----------------------------------------------------------------------------------------------------------
+    def _fail(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
+        """The seller let this unit down: remember it and look for another."""
+        unit = self.ledger.units[key]
+        effects = self._leave(key, how, now, code, sentence)
+        if not effects:
+            return []
+        strike = Strike(peer=peer_id_of(self.ledger.deal_of(key).other), code=code, sentence=sentence)
+        return [*effects, strike, *self._again(unit, now, sentence, bad_work=code == "bad-work")]
+
+    def _again(self, unit: Unit, now: Instant, sentence: str, *, bad_work: bool = False) -> list[Any]:
+        request = self.requests.get(unit.request)
+        if request is None or request.unit != unit_key(unit.deal, unit.unit):
+            return []
+        if self.requests.place_again(request.number, now, sentence, bad_work=bad_work):
+            return []
+        self.requests.drop(request.number)
+        code = "bad-work" if bad_work else "attempts"
+        said = f"given up after {request.attempts + 1} attempts; the last one: {sentence}"
+        return [Reply(request=request.number, result=None, code=code, sentence=said)]
+
+    def _leave(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
+        """Leave a unit by a side exit, if the table has one from here, and tell the seller."""
+        if self.ledger.move(key, how, now, code, sentence) is None:
+            return []
+        deal, number = split_unit_key(key)
+        held = self.ledger.deals[deal]
+        return [
+            Stop(unit=key),
+            self._post(held, Withdraw(deal=deal, unit=number, code=code[:40])),
+            *self._release(key),
+        ]
+
+    def _release(self, key: bytes) -> list[Any]:
+        unit = self.ledger.units[key]
+        effects: list[Any] = [Unpin(owner=owner_of(key))]
+        if unit.work_ticket:
+            effects.insert(0, Revoke(ticket=unit.work_ticket))
+        return effects
+
+    @staticmethod
+    def _post(deal: Deal, letter: DealLetter) -> Post:
+        return Post(peer=peer_id_of(deal.other), letter=address(Lane.DEAL, DEAL.pack(letter)))
+
+
+def owner_of(key: bytes) -> str:
+    """The name under which a unit pins content in the store."""
+    return f"{Role.BUYER}:{key.hex()}"

@@ -1,0 +1,301 @@
+"""What the brain hears from its driver and asks of it, beyond what the rooms' own cores say.
+
+Content is named by 32-byte ids, units by ``peer.core.deal.unit_key`` (34 bytes), peers by 39-byte peer ids. ``owner`` strings
+name who pins content in the store; letting go of an owner unpins all that he held.
+"""
+
+from dataclasses import dataclass
+
+from wire.keys import PeerId
+
+
+# --- from the local API ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuyAsked:
+    """A local program wants one unit of ``article`` computed from the stored content ``work``.
+
+    ``bid_msat`` None means a free book. ``wait_us`` bounds the search for a seller each time it is placed.
+    """
+
+    request: int
+    article: str
+    work: bytes
+    work_bytes: int
+    bid_msat: int | None
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandoned:
+    """The program that asked has hung up."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SellAsked:
+    """The owner offers ``slots`` free workers named ``worker`` for ``article`` at ``ask_msat`` a unit (0: in the free book)."""
+
+    article: str
+    worker: str
+    ask_msat: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SellStopped:
+    """No further units of ``article`` are to be sold; those agreed are finished."""
+
+    article: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """Somebody wants to see the books of ``article``."""
+
+    article: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseAsked:
+    """The owner wants every channel closed, for the given reason."""
+
+    reason: str
+
+
+# --- from the network --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterArrived:
+    """A letter, its lane byte included."""
+
+    peer: PeerId
+    letter: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerUp:
+    """Letters to the peer travel again."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerDown:
+    """Letters to the peer do not travel at the moment."""
+
+    peer: PeerId
+
+
+# --- answers to effects ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """The content that this unit was waiting for is in the store, whole and verified."""
+
+    unit: bytes
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchFailed:
+    """It could not be had, and why."""
+
+    unit: bytes
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """The worker's result is in the store as ``plain``."""
+
+    unit: bytes
+    plain: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeFailed:
+    """The worker gave no result, and why."""
+
+    unit: bytes
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encrypted:
+    """The result, encrypted, is in the store as ``cipher`` (``size`` bytes)."""
+
+    unit: bytes
+    cipher: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decrypted:
+    """The decrypted result is in the store as ``plain``; None when the key does not open it."""
+
+    unit: bytes
+    plain: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FundingFailed:
+    """The wallet could not fund the channel."""
+
+    channel: bytes
+    code: str
+    sentence: str
+
+
+# --- effects -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """Send a letter (lane byte included) to a peer; the courier may lose it when the peer goes away."""
+
+    peer: PeerId
+    letter: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interest:
+    """Be findable and find others in the DHT under ``article``."""
+
+    article: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Serve ``content`` to whoever shows ``ticket``."""
+
+    content: bytes
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoke:
+    """Serve nothing more for ``ticket``."""
+
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Get ``content`` of ``size`` bytes from ``peer`` with ``ticket``, pinned for ``owner``; answer Fetched or FetchFailed."""
+
+    unit: bytes
+    peer: PeerId
+    content: bytes
+    size: int
+    ticket: bytes
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """Let the worker ``worker`` compute ``work`` within ``time_s``; answer Computed or ComputeFailed."""
+
+    unit: bytes
+    worker: str
+    work: bytes
+    time_s: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Give up whatever fetch or computation runs for this unit; no answer is wanted."""
+
+    unit: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encrypt:
+    """Encrypt ``plain`` under the one-time ``key``; answer Encrypted (or ComputeFailed)."""
+
+    unit: bytes
+    plain: bytes
+    key: bytes
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decrypt:
+    """Decrypt ``cipher`` with ``key``; answer Decrypted."""
+
+    unit: bytes
+    cipher: bytes
+    key: bytes
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpin:
+    """``owner`` needs nothing of what was pinned for it any longer."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to a request: the result's content id, or a refusal by code and sentence."""
+
+    request: int
+    result: bytes | None
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strike:
+    """The peer let us down in a trade, without proof for others: remember it locally."""
+
+    peer: PeerId
+    code: str
+    sentence: str
+
+
+# --- between the parts of the brain ----------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelWanted:
+    """Deal ``deal`` with ``peer`` needs ``amount_msat`` of channel capacity."""
+
+    deal: bytes
+    peer: PeerId
+    amount_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelBound:
+    """Deal ``deal`` is paid through ``channel``; ``ready`` when its funding is already seen."""
+
+    deal: bytes
+    channel: bytes
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelFailed:
+    """No channel can be had for the deal."""
+
+    deal: bytes
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayWanted:
+    """Pay ``amount_msat`` for unit ``unit`` through ``channel``, locked to ``lock``."""
+
+    channel: bytes
+    unit: bytes
+    lock: bytes
+    amount_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevealWanted:
+    """Give the key of a locked payment."""
+
+    channel: bytes
+    unit: bytes
+    key: bytes

@@ -1,0 +1,113 @@
+"""The deals and units one party holds, and the one way to move a unit: along the table, saved, with its reason told.
+
+Shared by ``buying`` and ``selling``; each keeps its own. Nothing here decides; it only refuses steps that the table does not have.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Final
+
+from peer.core.deal import FINAL, Deal, Phase, Step, Unit, step, unit_key
+from wire.canon import pack, unpack
+from wire.effects import Save
+from wire.errors import require
+from wire.limits import REASON_MAX_CHARS
+from wire.moments import Instant
+
+DEAL_TABLE: Final = "deal"
+UNIT_TABLE: Final = "unit"
+FINISHED_KEPT: Final = 1_000
+
+NEVER: Final = Instant((1 << 63) - 1)
+
+
+class Ledger:
+    """Deals by id and units by key, with the rows to save since the last ``drain``."""
+
+    def __init__(self) -> None:
+        self.deals: dict[bytes, Deal] = {}
+        self.units: dict[bytes, Unit] = {}
+        self._dirty: dict[tuple[str, bytes], bytes | None] = {}
+
+    def load(self, deals: dict[bytes, bytes], units: dict[bytes, bytes]) -> None:
+        """Take over the rows that the journal kept."""
+        self.deals = {key: unpack(Deal, deals[key]) for key in sorted(deals)}
+        self.units = {key: unpack(Unit, units[key]) for key in sorted(units) if key[:32] in self.deals}
+
+    def put_deal(self, deal: Deal) -> None:
+        """Keep a deal."""
+        self.deals[deal.deal] = deal
+        self._dirty[DEAL_TABLE, deal.deal] = pack(deal)
+
+    def put_unit(self, unit: Unit) -> None:
+        """Keep a unit."""
+        key = unit_key(unit.deal, unit.unit)
+        self.units[key] = unit
+        self._dirty[UNIT_TABLE, key] = pack(unit)
+
+    def deal_of(self, key: bytes) -> Deal:
+        """The deal that a unit belongs to."""
+        return self.deals[key[:32]]
+
+    def units_of(self, deal: bytes) -> Iterator[tuple[bytes, Unit]]:
+        """The units of one deal, in their order."""
+        held = self.deals[deal]
+        for number in range(held.quantity):
+            key = unit_key(deal, number)
+            unit = self.units.get(key)
+            if unit is not None:
+                yield key, unit
+
+    def change(self, key: bytes, now: Instant, /, **facts: Any) -> Unit:
+        """Keep the unit with other facts but in the same phase."""
+        require("phase" not in facts, "phase-by-table", "a unit's phase moves by the table alone")
+        unit = dataclasses.replace(self.units[key], changed_us=now, **facts)
+        self.put_unit(unit)
+        return unit
+
+    def move(self, key: bytes, event: Step, now: Instant, code: str, sentence: str, /, **facts: Any) -> Unit | None:
+        """Take one step, with its reason. None, and nothing changed, when the table has no such step from here."""
+        unit = self.units[key]
+        phase = step(unit.phase, event)
+        if phase is None:
+            return None
+        if phase in FINAL:
+            facts.setdefault("deadline_us", NEVER)
+        unit = dataclasses.replace(
+            unit, phase=phase, code=code[:40], sentence=sentence[:REASON_MAX_CHARS], changed_us=now, **facts
+        )
+        self.put_unit(unit)
+        return unit
+
+    def next_deadline(self) -> Instant | None:
+        """The first deadline of any unit."""
+        first = min((unit.deadline_us for unit in self.units.values()), default=NEVER)
+        return None if first == NEVER else Instant(first)
+
+    def late(self, now: Instant) -> list[bytes]:
+        """Keys of the units whose deadline has passed, in a fixed order."""
+        return sorted(key for key, unit in self.units.items() if unit.deadline_us <= now)
+
+    def forget_old(self) -> None:
+        """Drop the oldest deals that are over, beyond the number kept for people to look at."""
+        over = [one for one in self.deals.values() if self.is_over(one.deal)]
+        for deal in sorted(over, key=lambda one: (one.agreed_us, one.deal))[: max(0, len(over) - FINISHED_KEPT)]:
+            for key, _ in list(self.units_of(deal.deal)):
+                del self.units[key]
+                self._dirty[UNIT_TABLE, key] = None
+            del self.deals[deal.deal]
+            self._dirty[DEAL_TABLE, deal.deal] = None
+
+    def is_over(self, deal: bytes) -> bool:
+        """Whether nothing more can happen in a deal."""
+        return all(unit.phase in FINAL for _, unit in self.units_of(deal))
+
+    def in_phase(self, *phases: Phase) -> list[bytes]:
+        """Keys of the units in one of these phases, in a fixed order."""
+        return sorted(key for key, unit in self.units.items() if unit.phase in phases)
+
+    def drain(self) -> tuple[Save, ...]:
+        """The rows that changed since the last call."""
+        rows = tuple(Save(table=table, key=key, value=value) for (table, key), value in sorted(self._dirty.items()))
+        self._dirty.clear()
+        return rows

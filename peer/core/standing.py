@@ -1,0 +1,80 @@
+"""What we think of other accounts, from what they did to us: pure, local, and forgotten in time.
+
+Two kinds of blame. A *penalty* is for breaking the protocol; it decays, and above ``BAN_AT`` the peer is refused. A *strike* is for a
+trade gone wrong (silence, refusal, a bad result); it cannot be proved to others, so all it does is to put the account on the
+``avoid`` list of our own orders for a while.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from wire.account import hash160
+from wire.keys import PeerId, public_of
+from wire.limits import AVOID_MAX, PEERS_MAX
+from wire.moments import SECOND, Instant
+
+BAN_AT: Final = 100
+HALF_LIFE_US: Final = 600 * SECOND
+STRIKE_US: Final = 120 * SECOND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Penalty points as of ``at``, and until when the account is avoided, with the reason last given."""
+
+    points: int
+    at: Instant
+    avoid_until: Instant
+    sentence: str
+
+
+class Standing:
+    """Penalties and strikes by peer, bounded: the oldest entry makes room."""
+
+    def __init__(self) -> None:
+        self._records: dict[PeerId, Record] = {}
+
+    def blame(self, peer: PeerId, penalty: int, sentence: str, now: Instant) -> bool:
+        """Add ``penalty`` points. Whether the peer is banned from now on."""
+        known = self._records.pop(peer, None)
+        points = self._points_of(known, now) + penalty
+        until = known.avoid_until if known else Instant(0)
+        self._keep(peer, Record(points=points, at=now, avoid_until=until, sentence=sentence))
+        return points >= BAN_AT
+
+    def strike(self, peer: PeerId, sentence: str, now: Instant) -> None:
+        """Avoid the account for a while."""
+        known = self._records.pop(peer, None)
+        points = self._points_of(known, now)
+        self._keep(peer, Record(points=points, at=now, avoid_until=Instant(now + STRIKE_US), sentence=sentence))
+
+    def banned(self, peer: PeerId, now: Instant) -> bool:
+        """Whether we refuse to deal with the peer at all."""
+        return self._points_of(self._records.get(peer), now) >= BAN_AT
+
+    def avoided(self, now: Instant) -> tuple[bytes, ...]:
+        """Account hashes (20 bytes, sorted) to put on the ``avoid`` list of our orders; the latest strikes first served."""
+        late = sorted(
+            ((known.avoid_until, peer) for peer, known in self._records.items() if known.avoid_until > now),
+            reverse=True,
+        )
+        return tuple(sorted(hash160(public_of(peer)) for _, peer in late[:AVOID_MAX]))
+
+    def next_change(self, now: Instant) -> Instant | None:
+        """When an account leaves the avoid list."""
+        return min((known.avoid_until for known in self._records.values() if known.avoid_until > now), default=None)
+
+    def of(self, peer: PeerId) -> Record | None:
+        """What is on record, for people to see."""
+        return self._records.get(peer)
+
+    @staticmethod
+    def _points_of(known: Record | None, now: Instant) -> int:
+        if known is None:
+            return 0
+        return known.points >> min(30, max(0, now - known.at) // HALF_LIFE_US)
+
+    def _keep(self, peer: PeerId, known: Record) -> None:
+        while len(self._records) >= 4 * PEERS_MAX:
+            del self._records[next(iter(self._records))]
+        self._records[peer] = known
