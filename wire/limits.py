@@ -129,3 +129,26 @@ CANDIDATES_PER_ARTICLE_MAX: Final = 64
 CANDIDATE_LIFE_S: Final = 1_800
 SEEK_FIRST_S: Final = 1
 SEEK_MAX_S: Final = 30
+
+# --- escrow and chain --------------------------------------------------------------------------------------
+TX_MAX_BYTES: Final = 400_000  # a standard transaction weighs no more
+ESCROW_LETTER_MAX_BYTES: Final = 1_024
+PAYMENTS_WAITING_MAX: Final = 64
+PAYMENTS_PER_CHANNEL_MAX: Final = 16_384
+PAYMENT_REF_MAX_BYTES: Final = 64
+LETTER_RESEND_S: Final = 5
+LETTER_RESEND_MAX_S: Final = 60
+CHANNEL_ANSWER_WAIT_S: Final = 30
+CHANNEL_FUND_WAIT_S: Final = 120
+CHANNEL_CLOSE_WAIT_S: Final = 10
+CREDIT_MAX_SAT: Final = 1_000
+CHAIN_LOOKBACK_BLOCKS: Final = 2_016
+WATCH_INTERVAL_MS: Final = 250
+WATCHED_MAX: Final = 2_048
+MEMPOOL_MAX_TRANSACTIONS: Final = 5_000
+MEMPOOL_ANCESTORS_MAX: Final = 25
+WALLET_INPUTS_MAX: Final = 256
+RPC_BODY_MAX_BYTES: Final = 1 << 20
+RPC_BATCH_MAX: Final = 256
+RPC_BLOCKS_MAX: Final = 2_000
+RPC_TIMEOUT_S: Final = 30
