@@ -1,7 +1,8 @@
 """What every core can ask of its driver: keep this. The journal's rule is stated here once.
 
 A core's ``handle(event, now)`` returns a tuple of effects. When a ``Save`` is among them, the driver commits every ``Save``
-of that call in one transaction *before* it performs any of the others (those are *durable*); without one they leave at once (*free*).
+of that call in one transaction *before* it performs any of the others (those are *durable*); without one they leave at once
+(*free*).
 After a restart the driver hands a core its rows back and performs what ``resume(now)`` returns, so every effect is idempotent.
 """
 

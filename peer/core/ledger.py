@@ -1,6 +1,7 @@
 """The deals and units one party holds, and the one way to move a unit: along the table, saved, with its reason told.
 
-Shared by ``buying`` and ``selling``; each keeps its own. Nothing here decides; it only refuses steps that the table does not have.
+Shared by ``buying`` and ``selling``; each keeps its own. Nothing here decides; it only refuses steps that the table
+does not have.
 """
 
 import dataclasses

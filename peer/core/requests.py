@@ -1,7 +1,7 @@
 """What local programs have asked to buy: waiting requests, folded into one standing order per book and price.
 
-A request lives as long as the program that asked listens. It is *waiting* until a match gives it a unit, and waits again, with one
-attempt fewer, when that unit comes to nothing.
+A request lives as long as the program that asked listens. It is *waiting* until a match gives it a unit, and waits again,
+with one attempt fewer, when that unit comes to nothing.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """What we think of other accounts, from what they did to us: pure, local, and forgotten in time.
 
-Two kinds of blame. A *penalty* is for breaking the protocol; it decays, and above ``BAN_AT`` the peer is refused. A *strike* is for a
-trade gone wrong (silence, refusal, a bad result); it cannot be proved to others, so all it does is to put the account on the
-``avoid`` list of our own orders for a while.
+Two kinds of blame. A *penalty* is for breaking the protocol; it decays, and above ``BAN_AT`` the peer is refused. A *strike*
+is for a trade gone wrong (silence, refusal, a bad result); it cannot be proved to others, so all it does is to put the
+account on the ``avoid`` list of our own orders for a while.
 """
 
 from dataclasses import dataclass
