@@ -110,6 +110,15 @@ RAYS_COST_MAX_SEGMENTS: Final = 1 << 28  # pixels x samples x bounces of one wor
 # --- local API ---------------------------------------------------------------------------------------------
 BODY_MAX_BYTES: Final = CONTENT_MAX_BYTES
 API_REQUESTS_MAX: Final = 1_024
+API_CONNECTIONS_MAX: Final = 2_048
+API_BODY_IDLE_S: Final = 30  # a client that sends nothing for so long in the middle of its body is given up
+API_IDLE_CONNECTION_S: Final = 15
+API_LINGER_BYTES: Final = 4 << 20  # read and thrown away after an early refusal, so that the client gets to read it
+API_LINGER_S: Final = 1
+API_HEARTBEAT_S: Final = 15
+API_STOP_GRACE_S: Final = 2
+API_WAIT_DEFAULT_S: Final = 60
+API_WAIT_MAX_S: Final = 86_400
 
 # --- queues and journal ------------------------------------------------------------------------------------
 INBOX_EVENTS: Final = 8_192
