@@ -18,6 +18,7 @@ from wire.errors import LocalFault, Refused
 from wire.limits import SUPPLY_MAX_SAT
 from wire.network import Network, network_named
 
+VERSION: Final = "0.1.0"
 HOME_VARIABLE: Final = "BITWRK_HOME"
 CONFIG_FILE: Final = "config.toml"
 API_PORT: Final = 8081

@@ -46,3 +46,15 @@ def require(holds: bool, code: str, sentence: str) -> None:
     """Raise ``InvariantBroken`` unless ``holds``. Stays on in production, unlike ``assert``."""
     if not holds:
         raise InvariantBroken(code, sentence)
+
+
+def named_in(error: BaseException) -> BitwrkError | None:
+    """The first named error in ``error``, which may be one, or a group of errors that holds one; else None."""
+    if isinstance(error, BitwrkError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            found = named_in(one)
+            if found is not None:
+                return found
+    return None

@@ -1,0 +1,190 @@
+"""The routes: the original's, which any program of 2013 could use, and ``/v1``."""
+
+import math
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final
+
+import trio
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+
+from peer.api.answers import INERT, EventLines, NoAnswer, Streamed, refusal
+from peer.api.body import Body, DataPart, work_in
+from peer.api.gate import token_missing
+from peer.api.service import Json, NodeService
+from peer.config import VERSION
+from wire.errors import BitwrkError, LocalFault, Refused, named_in
+from wire.limits import API_WAIT_DEFAULT_S, API_WAIT_MAX_S, ARTICLE_MAX_CHARS, REASON_MAX_CHARS
+from wire.money import parse_msat
+
+ID_TEXT: Final = "BitWrk Client"
+_CONTENT: Final = re.compile(r"[0-9a-f]{64}")
+_ARTICLE: Final = re.compile(r"[!-~]+")
+
+Listing = Callable[[], Json | list[Json]]
+
+
+def make_app(service: NodeService, stop: trio.Event) -> FastAPI:
+    """The application. ``stop`` ends event streams and waiting purchases."""
+    app = FastAPI(
+        title="BitWrk local API",
+        version=VERSION,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _answer_errors(app)
+    _add_original(app, service, stop)
+    _add_v1(app, service, stop)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    def say(request: Request, error: BitwrkError) -> Response:
+        return refusal(error, request.url.path, request.headers.get("accept", ""))
+
+    async def named(request: Request, error: Exception) -> Response:
+        return say(request, error if isinstance(error, BitwrkError) else LocalFault("internal-error", str(error)))
+
+    async def routed(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            answer = say(request, Refused("wrong-method", f"{request.method} is not for this address"))
+            answer.headers.update(error.headers or {})
+            return answer
+        return say(request, Refused("not-found", "there is nothing at this address"))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        fields = error.errors() if isinstance(error, RequestValidationError) else ()
+        where = ", ".join(sorted({str(field["loc"][-1]) for field in fields}))
+        return say(request, Refused("bad-request", f"not understood: {where or 'the request'}"))
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return say(request, LocalFault("internal-error", "the node made a mistake; its log says more"))
+
+    app.add_exception_handler(BitwrkError, named)
+    app.add_exception_handler(HTTPException, routed)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, unexpected)  # answers only; the gate logs it
+
+
+async def _unless_gone(body: Body, stop: trio.Event, work: Callable[[], Awaitable[str]]) -> str | None:
+    """What ``work`` returns, or None when the client hung up first, which cancels it. Raises ``Refused``."""
+    done: str | None = None
+    refused: BitwrkError | None = None
+
+    async def end_after(happens: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        await happens()
+        scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_after, body.hung_up, nursery.cancel_scope)
+            nursery.start_soon(end_after, stop.wait, nursery.cancel_scope)
+            try:
+                done = await work()
+            except BitwrkError as error:
+                refused = error
+            nursery.cancel_scope.cancel()
+    except Exception as error:
+        refused = named_in(error)
+        if refused is None and body.fault is None:
+            raise
+    if isinstance(body.fault, BitwrkError):
+        raise body.fault
+    if refused is not None:
+        raise refused
+    if done is None and body.fault is None and stop.is_set():
+        raise Refused("shutting-down", "the node is shutting down")
+    return done
+
+
+def _add_original(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
+    @app.post("/buy/{article:path}", status_code=303, response_class=Response, summary="Have work done")
+    async def buy(
+        request: Request,
+        article: str,
+        price: Annotated[str | None, Query(description="the highest price, for example 'uBTC 340'; needs the token")] = None,
+        wait: Annotated[float, Query(description="seconds to look for a seller")] = API_WAIT_DEFAULT_S,
+    ) -> Response:
+        """Body: the work, raw or as the part ``data`` of a multipart form. Without a price only free books are tried."""
+        if price is not None and not request.state.authorised:
+            raise token_missing()
+        bid_msat = None if price is None else parse_msat(price)
+        if not (math.isfinite(wait) and 0 < wait <= API_WAIT_MAX_S):
+            raise Refused("bad-wait", f"wait takes seconds, more than 0 and at most {API_WAIT_MAX_S}")
+        if not 0 < len(article) <= ARTICLE_MAX_CHARS or _ARTICLE.fullmatch(article) is None:
+            raise Refused("bad-article", f"an article is 1 to {ARTICLE_MAX_CHARS} visible ASCII characters")
+        body, work = work_in(request.receive, request.headers.get("content-type", ""), request.headers.get("content-length"))
+
+        async def trade() -> str:
+            stored = await service.put(work)
+            await _exhaust(work)
+            return await service.buy(article, stored, bid_msat=bid_msat, wait_s=wait)
+
+        result = await _unless_gone(body, stop, trade)
+        return NoAnswer() if result is None else RedirectResponse(f"/file/{result}", status_code=303)
+
+    @app.get("/file/{content}", response_class=Response, summary="Fetch a stored content")
+    async def file(content: str) -> Response:
+        """The bytes of a content by its id in hex."""
+        wanted = content.lower()
+        found = await service.open_file(wanted) if _CONTENT.fullmatch(wanted) else None
+        if found is None:
+            raise Refused("unknown-file", "there is no such file here")
+        size, pieces = found
+        return Streamed(pieces, media_type="application/octet-stream", headers={"content-length": str(size), **INERT})
+
+    @app.get("/id", response_class=PlainTextResponse, summary="What answers here")
+    async def identity() -> str:
+        """A literal by which programs know that they reached a BitWrk node."""
+        return ID_TEXT
+
+    @app.get("/version", response_class=PlainTextResponse, summary="The version of the node")
+    async def version() -> str:
+        """The version as x.y.z."""
+        return VERSION
+
+
+async def _exhaust(work: Body | DataPart) -> None:
+    """Read what a store left unread, so that the end of the body is known."""
+    async for _ in work:
+        pass
+
+
+def _add_v1(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
+    def listing(name: str, read: Listing, summary: str) -> None:
+        async def answer() -> JSONResponse:
+            return JSONResponse(read())
+
+        app.add_api_route(f"/v1/{name}", answer, methods=["GET"], name=name, summary=summary, response_class=JSONResponse)
+
+    listing("status", service.status, "How the node is")
+    listing("account", service.account, "Who the node is and what it has")
+    listing("orders", service.orders, "Own orders in the books")
+    listing("trades", service.trades, "Trades, open and finished")
+    listing("channels", service.channels, "Escrow channels")
+    listing("peers", service.peers, "Connected nodes")
+    listing("workers", service.workers, "Workers of this node")
+    listing("books", service.books, "Order books this node follows")
+
+    @app.post("/v1/channels/close", summary="Close all channels on chain")
+    async def close_channels(
+        reason: Annotated[str, Query(max_length=REASON_MAX_CHARS)] = "asked by the owner",
+    ) -> list[dict[str, Any]]:
+        """Begin to close every channel; returns those that were asked to close."""
+        return await service.close_channels(reason)
+
+    @app.get("/v1/events", response_class=Response, summary="What happens, as server-sent events")
+    async def events() -> Response:
+        """Endless; each event is one JSON object."""
+        return Streamed(
+            EventLines(service.events()),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
+            until=stop,
+            heartbeat=b": here\n\n",
+        )

@@ -1,0 +1,129 @@
+"""Serving the local API on the loopback interface with Hypercorn's trio worker.
+
+Each connection is Hypercorn's ``TCPServer``; accepting is ours, for three reasons. An error that escapes one connection must
+not end the node. Connections are counted and bounded. And Hypercorn shields its writes from cancellation, so a client that
+stopped reading could hold up the end of the process for ever: at the end, connections that outlast the grace are closed
+under it.
+"""
+
+import errno
+import logging
+import os
+import socket
+from functools import partial
+from typing import Final, cast
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+
+from peer.api.gate import Gate
+from peer.api.routes import make_app
+from peer.api.service import NodeService
+from wire.errors import LocalFault
+from wire.limits import API_CONNECTIONS_MAX, API_IDLE_CONNECTION_S, API_STOP_GRACE_S
+
+_LOG: Final = logging.getLogger("bitwrk.api")
+_BACKLOG: Final = 128
+
+
+def bind_loopback(port: int) -> socket.socket:
+    """A listening socket on 127.0.0.1. Port 0 takes any free one. Raises ``LocalFault`` when the port is taken."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # Elsewhere this option would let two programs share the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise LocalFault(
+                "port-in-use", f"port {port} of this machine is in use; choose another with --api-port, or 0 for any free one"
+            ) from None
+        reason = (error.strerror or "unknown").lower()
+        raise LocalFault(
+            "port-refused", f"port {port} of this machine cannot be had: {reason}; choose another with --api-port"
+        ) from None
+    except OverflowError:
+        listener.close()
+        raise LocalFault("port-refused", f"{port} is not a port") from None
+    return listener
+
+
+def _hypercorn_config() -> Config:
+    config = Config()
+    config.errorlog = _LOG
+    config.accesslog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = API_IDLE_CONNECTION_S
+    return config
+
+
+class _Connections:
+    """The open connections of one server."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._app = ASGIWrapper(cast(ASGIFramework, gate))
+        self._config = _hypercorn_config()
+        self._context = WorkerContext(None)
+        self._streams: set[trio.SocketStream] = set()
+        self._none_left = trio.Event()
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end. Never raises."""
+        if len(self._streams) >= API_CONNECTIONS_MAX:
+            await trio.aclose_forcefully(stream)
+            return
+        self._streams.add(stream)
+        try:
+            # TCPServer is typed for TLS streams and takes plain ones.
+            await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        except Exception:
+            _LOG.exception("a connection of the local API failed")
+        finally:
+            self._streams.discard(stream)
+            if not self._streams:
+                self._none_left.set()
+
+    async def end(self) -> None:
+        """Let answers be finished for a moment, then close what is still open."""
+        await self._context.terminated.set()
+        if self._streams:
+            self._none_left = trio.Event()
+            with trio.move_on_after(API_STOP_GRACE_S):
+                await self._none_left.wait()
+        for stream in tuple(self._streams):
+            await trio.aclose_forcefully(stream)
+
+
+async def serve_api(
+    service: NodeService,
+    listener: socket.socket,
+    token: str,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until ``stop`` is set; takes over ``listener``, starts with its port, and returns when all connections have ended."""
+    port: int = listener.getsockname()[1]
+    connections = _Connections(Gate(make_app(service, stop), token=token, port=port))
+    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+    async with trio.open_nursery() as handlers:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(trio.serve_listeners, connections.serve, [accepting], handler_nursery=handlers))
+                task_status.started(port)
+                await stop.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            await accepting.aclose()
+        await connections.end()
+        # Handlers blocked in the application, not on their connection, end here.
+        handlers.cancel_scope.cancel()

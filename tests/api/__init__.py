@@ -1,0 +1,1 @@
+"""Tests of the local API, served for real on a loopback port."""

@@ -1,0 +1,179 @@
+"""A node for the API to talk to, with a store in memory and a market that a test controls."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import trio
+
+from peer.api.server import bind_loopback, serve_api
+from peer.api.service import Json
+from wire.digest import content_id
+from wire.errors import BitwrkError
+
+TOKEN = "the-token-of-this-test"
+
+
+class FakeNode:
+    """Returns the work as the result, unless told to wait, to refuse or to break."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.bought: list[tuple[str, str, int | None, float]] = []
+        self.refusal: Exception | None = None
+        self.hold = False
+        self.gate = trio.Event()
+        self.waiting = trio.Event()
+        self.cancelled = trio.Event()
+        self.put_bytes = 0
+        self.put_started = trio.Event()
+        self.put_failed: BaseException | None = None
+        self.put_ended = trio.Event()
+        self.closed_for: list[str] = []
+        self.events_closed = trio.Event()
+        self.file_closed = trio.Event()
+        self.endless_file: str | None = None
+        self.happenings_in, self.happenings = trio.open_memory_channel[Json](100)
+
+    async def put(self, body: AsyncIterator[bytes]) -> str:
+        whole = bytearray()
+        self.put_started.set()
+        try:
+            async for piece in body:
+                self.put_bytes += len(piece)
+                whole += piece
+        except BaseException as error:
+            self.put_failed = error
+            raise
+        finally:
+            self.put_ended.set()
+        name = content_id(bytes(whole)).hex()
+        self.files[name] = bytes(whole)
+        return name
+
+    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
+        self.bought.append((article, work, bid_msat, wait_s))
+        self.waiting.set()
+        if self.refusal is not None:
+            raise self.refusal
+        if self.hold:
+            try:
+                await self.gate.wait()
+            except trio.Cancelled:
+                self.cancelled.set()
+                raise
+        return work
+
+    async def open_file(self, content: str) -> tuple[int, AsyncIterator[bytes]] | None:
+        if content == self.endless_file:
+            return 1 << 40, self._endless()
+        found = self.files.get(content)
+        return None if found is None else (len(found), self._pieces(found))
+
+    async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 65_536):
+            yield data[start : start + 65_536]
+
+    async def _endless(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                await trio.lowlevel.checkpoint()
+                yield bytes(65_536)
+        finally:
+            self.file_closed.set()
+
+    def status(self) -> Json:
+        return {"state": "well"}
+
+    def account(self) -> Json:
+        return {"account": "1…"}
+
+    def orders(self) -> list[Json]:
+        return [{"side": "buy"}]
+
+    def trades(self) -> list[Json]:
+        return [{"trade": 1}]
+
+    def channels(self) -> list[Json]:
+        return [{"channel": 1}]
+
+    def peers(self) -> list[Json]:
+        return [{"peer": 1}]
+
+    def workers(self) -> list[Json]:
+        return [{"worker": 1}]
+
+    def books(self) -> list[Json]:
+        raise RuntimeError("a mistake in the node")
+
+    async def close_channels(self, reason: str) -> list[Json]:
+        self.closed_for.append(reason)
+        return [{"channel": 1, "reason": reason}]
+
+    async def events(self) -> AsyncIterator[Json]:
+        try:
+            async for event in self.happenings:
+                yield event
+        finally:
+            self.events_closed.set()
+
+
+class Served:
+    """A served node: how to reach it, and how to stop it."""
+
+    def __init__(self, node: FakeNode, port: int, stop: trio.Event) -> None:
+        self.node = node
+        self.port = port
+        self.stop = stop
+        self.ended = trio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, token: str | None = TOKEN) -> httpx.AsyncClient:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=20)
+
+    async def raw(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    def head(self, line: str, *headers: str, host: str | None = None) -> bytes:
+        lines = [f"{line} HTTP/1.1", f"Host: {host or f'127.0.0.1:{self.port}'}", *headers, "", ""]
+        return "\r\n".join(lines).encode()
+
+
+@asynccontextmanager
+async def served(node: FakeNode | None = None) -> AsyncIterator[Served]:
+    """Serve ``node`` for real; at the end the server has to come to its end by itself."""
+    node = node or FakeNode()
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        one = Served(node, 0, stop)
+
+        async def run(*, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+            await serve_api(node, bind_loopback(0), TOKEN, stop, task_status=task_status)
+            one.ended.set()
+
+        one.port = await nursery.start(run)
+        try:
+            yield one
+        finally:
+            stop.set()
+
+
+async def read_all(stream: trio.SocketStream) -> bytes:
+    """Everything until the server closes."""
+    got = bytearray()
+    while True:
+        try:
+            piece = await stream.receive_some(65_536)
+        except trio.BrokenResourceError:
+            return bytes(got)
+        if not piece:
+            return bytes(got)
+        got += piece
+
+
+def refuse(code: str, kind: type[BitwrkError]) -> BitwrkError:
+    return kind(code, f"because of {code}")
