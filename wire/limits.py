@@ -56,6 +56,14 @@ NEIGHBOURS_MAX: Final = 12
 RELAY_OUTBOX_MESSAGES: Final = 20_000
 RELAY_KNOWN_IDS: Final = 65_536
 RECONCILE_ROUNDS_MAX: Final = 32
+RECONCILE_FRAME_BYTES: Final = 60_000
+RECONCILE_NEED_MAX: Final = BOOK_MESSAGES_MAX
+RECONCILE_INTERVAL_MS: Final = 4_000
+RECONCILE_TIMEOUT_MS: Final = 3_000
+RELAY_CHECKS_MAX: Final = 20_000
+RELAY_TOKENS_PER_S: Final = 4_000
+RELAY_TOKENS_MAX: Final = 40_000
+AGREEMENTS_PER_EPOCH_MAX: Final = 4_096
 AUCTION_DEPTH: Final = 4
 
 # --- content -----------------------------------------------------------------------------------------------
