@@ -1,0 +1,1 @@
+"""The directory's driver over whoever provides ``wire.ports.Providers``."""

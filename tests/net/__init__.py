@@ -1,0 +1,1 @@
+"""Tests of peer.net with real sockets on loopback."""
