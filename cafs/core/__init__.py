@@ -1,0 +1,1 @@
+"""Chunks, manifests and the two machines of a transfer; pure."""
