@@ -228,7 +228,7 @@ class Home:
             ) from None
         except OSError as error:
             raise LocalFault("no-node", f"{self.api_path} cannot be read: {_why(error)}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise LocalFault("no-node", f"{self.api_path} is damaged; stop the node of this home and start it again") from None
         return port
 

@@ -36,7 +36,7 @@ class Body:
     ``fault`` remembers what ended it early, so that the answer does not depend on how a consumer wraps the exception.
     """
 
-    def __init__(self, receive: Receive, *, most: int, idle_s: float = API_BODY_IDLE_S) -> None:
+    def __init__(self, receive: Receive, *, most: int, idle_s: float) -> None:
         self._receive = receive
         self._left = most
         self._idle_s = idle_s
@@ -171,7 +171,7 @@ def work_in(receive: Receive, content_type: str, content_length: str | None) -> 
             raise Refused("bad-content-length", "the content length is not a number")
         if len(content_length) > 18 or int(content_length) > most:
             raise too_large()
-    body = Body(receive, most=most)
+    body = Body(receive, most=most, idle_s=API_BODY_IDLE_S)
     if not multipart:
         return body, body
     boundary = options.get(b"boundary", b"")

@@ -1,0 +1,5 @@
+"""``python -m peer.cli`` is ``bitwrk``."""
+
+from peer.cli import main
+
+main()
