@@ -8,7 +8,7 @@ whenever this one ends by itself.
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -35,7 +35,9 @@ from peer.net.guards import Guard, RawHandler
 from wire.keys import PeerId, SecretKey
 from wire.limits import DIAL_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, KAD_STREAM_TIMEOUT_S, KAD_STREAMS_PER_PEER_MAX, PEERS_MAX
 
-_CLOSE_S = 3.0
+_CLOSE_S: Final = 3.0
+_PRUNE_FROM: Final = 3 * PEERS_MAX // 4
+_PRUNE_TO: Final = PEERS_MAX // 2
 
 
 def _silence() -> None:
@@ -164,6 +166,15 @@ class Engine:
         """Close every connection with ``peer``."""
         for connection in list(self.swarm.get_connections(ID(peer))):
             await self._close_one(connection)
+
+    async def prune(self) -> None:
+        """Close idle connections, the oldest first, when there are many: lookups in the DHT leave one with everybody they ask."""
+        live = [one for one in self.swarm.get_connections() if not one.is_closed]
+        if len(live) > _PRUNE_FROM:
+            idle = [one for one in live if not one.muxed_conn.streams]
+            for connection in sorted(idle, key=lambda one: one._created_at)[: len(live) - _PRUNE_TO]:
+                self.counters["idle-pruned"] += 1
+                await self._close_one(connection)
 
     async def open_raw(self, peer: PeerId, protocol: str) -> Any:
         """A libp2p stream to a peer that is connected. Raises ``PeerUnreachable``."""

@@ -31,6 +31,7 @@ from wire.ports import PeerUnreachable, Stream
 _RESTART_FIRST_S: Final = 0.5
 _RESTART_MAX_S: Final = 30.0
 _DRAIN_S: Final = 5.0
+_PRUNE_S: Final = 20.0
 _CLOSE_S: Final = 5.0
 
 PeerCallback = Callable[[PeerId], None]
@@ -267,8 +268,14 @@ class Net:
         for protocol, handler in self._handlers.items():
             engine.serve(protocol, self._framed(handler))
         nursery.start_soon(self._kad.run)
+        nursery.start_soon(self._prune, engine)
         self._engine, self._nursery = engine, nursery
         self._up.set()
+
+    async def _prune(self, engine: Engine) -> None:
+        while True:
+            await trio.sleep(_PRUNE_S)
+            await engine.prune()
 
     def _end(self) -> None:
         self._engine = self._kad = self._nursery = None
