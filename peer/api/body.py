@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import trio
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from wire.errors import BitwrkError, Refused
@@ -102,7 +102,7 @@ class DataPart:
                     "on_end": self._end,
                 },
             )
-        except MultipartParseError:
+        except FormParserError:
             raise Refused("bad-multipart", "the boundary of the multipart body is too long") from None
 
     def __aiter__(self) -> "DataPart":
@@ -123,7 +123,7 @@ class DataPart:
                 raise
             try:
                 self._parser.write(piece)
-            except MultipartParseError:
+            except FormParserError:
                 raise self._body.fail(Refused("bad-multipart", "the multipart body is malformed")) from None
 
     # Callbacks of the parser, in the order it calls them.

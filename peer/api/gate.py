@@ -49,7 +49,8 @@ class Gate:
                 await self._app(scope, exchange.receive, exchange.send)
             except Exception as error:
                 named = named_in(error)
-                if named is None or isinstance(named, InvariantBroken):
+                logged = scope.get("state", {}).get("logged", False)
+                if not logged and (named is None or isinstance(named, InvariantBroken)):
                     _LOG.exception("error while answering %s %s", scope["method"], scope["path"])
                 if named is None:
                     named = LocalFault("internal-error", "the node made a mistake; its log says more")

@@ -1,5 +1,6 @@
 """The routes: the original's, which any program of 2013 could use, and ``/v1``."""
 
+import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
@@ -14,11 +15,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from peer.api.answers import INERT, EventLines, NoAnswer, Streamed, refusal
 from peer.api.body import Body, DataPart, work_in
 from peer.api.gate import token_missing
-from peer.api.service import Json, NodeService
+from peer.api.service import Json, NodeService, status_of
 from peer.config import VERSION
 from wire.errors import BitwrkError, LocalFault, Refused, named_in
 from wire.limits import API_WAIT_DEFAULT_S, API_WAIT_MAX_S, ARTICLE_MAX_CHARS, REASON_MAX_CHARS
 from wire.money import parse_msat
+
+_LOG: Final = logging.getLogger("bitwrk.api")
 
 ID_TEXT: Final = "BitWrk Client"
 _CONTENT: Final = re.compile(r"[0-9a-f]{64}")
@@ -48,7 +51,10 @@ def _answer_errors(app: FastAPI) -> None:
         return refusal(error, request.url.path, request.headers.get("accept", ""))
 
     async def named(request: Request, error: Exception) -> Response:
-        return say(request, error if isinstance(error, BitwrkError) else LocalFault("internal-error", str(error)))
+        told = error if isinstance(error, BitwrkError) else LocalFault("internal-error", str(error))
+        if status_of(told) == 500:
+            _LOG.error("%s %s: %s", request.method, request.url.path, told.sentence, exc_info=error)
+        return say(request, told)
 
     async def routed(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code == 405:
@@ -63,12 +69,14 @@ def _answer_errors(app: FastAPI) -> None:
         return say(request, Refused("bad-request", f"not understood: {where or 'the request'}"))
 
     async def unexpected(request: Request, error: Exception) -> Response:
+        _LOG.error("error while answering %s %s", request.method, request.url.path, exc_info=error)
+        request.state.logged = True
         return say(request, LocalFault("internal-error", "the node made a mistake; its log says more"))
 
     app.add_exception_handler(BitwrkError, named)
     app.add_exception_handler(HTTPException, routed)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, unexpected)  # answers only; the gate logs it
+    app.add_exception_handler(Exception, unexpected)
 
 
 async def _unless_gone(body: Body, stop: trio.Event, work: Callable[[], Awaitable[str]]) -> str | None:

@@ -1,9 +1,9 @@
 """Serving the local API on the loopback interface with Hypercorn's trio worker.
 
-Each connection is Hypercorn's ``TCPServer``; accepting is ours, for three reasons. An error that escapes one connection must
-not end the node. Connections are counted and bounded. And Hypercorn shields its writes from cancellation, so a client that
-stopped reading could hold up the end of the process for ever: at the end, connections that outlast the grace are closed
-under it.
+Each connection is Hypercorn's ``TCPServer``; accepting is ours, for four reasons. An error that escapes one connection must not
+end the node. Connections are counted and bounded. Hypercorn shields its writes from cancellation, so a client that stopped
+reading could hold up the end of the process for ever: at the end, connections that outlast the grace are closed under it. And
+only HTTP/1.1 is spoken: in HTTP/2 a client that goes away at the right moment leaves a task waiting for ever.
 """
 
 import errno
@@ -13,9 +13,12 @@ import socket
 from functools import partial
 from typing import Final, cast
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
@@ -66,6 +69,43 @@ def _hypercorn_config() -> Config:
     return config
 
 
+class _Http1(H11Protocol):
+    """HTTP/1.1 and nothing to change over to; a wish for HTTP/2 is ignored, as the standard allows."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        pass
+
+
+class _Connection(TCPServer):
+    """One connection without TLS that speaks ``_Http1``."""
+
+    async def run(self) -> None:
+        """Serve it to its end."""
+        plain = cast(trio.SocketStream, self.stream)
+        try:
+            host, port = plain.socket.getsockname()
+            async with TaskGroup() as task_group:
+                self._task_group = task_group
+                self.protocol = _Http1(  # type: ignore[assignment]  # the same interface, without the wrapper that changes over
+                    self.app,
+                    self.config,
+                    self.context,
+                    task_group,
+                    ConnectionState({}),
+                    False,
+                    None,
+                    (host, port),
+                    self.protocol_send,
+                )
+                await self.protocol.initiate()
+                await self.idle_task.restart(task_group, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass  # the client is gone
+        finally:
+            await self._close()
+
+
 class _Connections:
     """The open connections of one server."""
 
@@ -84,7 +124,7 @@ class _Connections:
         self._streams.add(stream)
         try:
             # TCPServer is typed for TLS streams and takes plain ones.
-            await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+            await _Connection(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
         except Exception:
             _LOG.exception("a connection of the local API failed")
         finally:

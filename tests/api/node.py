@@ -9,7 +9,6 @@ import trio
 from peer.api.server import bind_loopback, serve_api
 from peer.api.service import Json
 from wire.digest import content_id
-from wire.errors import BitwrkError
 
 TOKEN = "the-token-of-this-test"
 
@@ -175,5 +174,22 @@ async def read_all(stream: trio.SocketStream) -> bytes:
         got += piece
 
 
-def refuse(code: str, kind: type[BitwrkError]) -> BitwrkError:
-    return kind(code, f"because of {code}")
+async def send_without_end(one: Served, head: bytes, piece: bytes) -> bytes:
+    """Send ``head`` and then ``piece`` again and again, reading at the same time, and return what the server answers."""
+    stream = await one.raw()
+    await stream.send_all(head)
+    answer = b""
+    async with trio.open_nursery() as nursery:
+
+        async def flood() -> None:
+            try:
+                while True:
+                    await stream.send_all(piece)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+
+        nursery.start_soon(flood)
+        answer = await read_all(stream)
+        nursery.cancel_scope.cancel()
+    await stream.aclose()
+    return answer
