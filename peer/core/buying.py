@@ -168,7 +168,9 @@ class Buying:
         for deal in [one.deal for one in self.ledger.deals.values() if one.channel == channel]:
             for key, unit in list(self.ledger.units_of(deal)):
                 if unit.phase in BEFORE_MONEY:
-                    effects += self._fail(key, Step.TIME_OUT, now, "channel-closed", "the payment channel was closed")
+                    sentence = "the payment channel was closed"
+                    effects += self._leave(key, Step.TIME_OUT, now, "channel-closed", sentence)
+                    effects += self._again(unit, now, sentence)
                 elif unit.phase is Phase.COMMITTED:
                     effects += self._leave(key, Step.REFUND, now, "refunded", "the channel closed without this payment")
         return effects
@@ -329,6 +331,13 @@ class Buying:
         if self.ledger.move(key, Step.REVEAL, now, "revealed", sentence, key=result, deadline_us=NEVER) is None:
             return []
         return [Decrypt(unit=key, cipher=unit.cipher, key=result, owner=owner_of(key))]
+
+    def pay_failed(self, key: bytes, code: str, sentence: str, now: Instant) -> list[Any]:
+        """Nothing was paid for this unit, and nothing will be: the request goes elsewhere."""
+        unit = self.ledger.units.get(key)
+        if unit is None or self.ledger.move(key, Step.REFUND, now, code, sentence) is None:
+            return []
+        return [*self._release(key), *self._again(unit, now, sentence)]
 
     def decrypted(self, event: Decrypted, now: Instant) -> list[Any]:
         """The result is open: it is what the offer promised, or we hold a proof that it is not."""

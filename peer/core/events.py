@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from wire.keys import PeerId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed; at the latest at ``next_deadline``."""
+
+
 # --- from the local API ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuyAsked:
@@ -139,6 +144,15 @@ class Decrypted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FundingBuilt:
+    """The wallet signed ``raw``, whose output ``vout`` is the escrow that ``channel`` asked for."""
+
+    channel: bytes
+    raw: bytes
+    vout: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FundingFailed:
     """The wallet could not fund the channel."""
 
@@ -158,9 +172,24 @@ class Post:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interest:
+    """Take part in the books of ``article``."""
+
+    article: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seek:
     """Be findable and find others in the DHT under ``article``."""
 
     article: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banish:
+    """Have nothing more to do with the peer for now: end its connections, and why."""
+
+    peer: bytes
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,280 @@
+"""The node's brain: routes between its pure parts until quiet. It decides nothing itself.
+
+Participants: ``Market`` and ``Desk`` (order book), ``Purse`` (escrow channels), ``Buying`` and ``Selling`` (units), ``Shop`` (our
+books), ``Standing``. One event comes in; whatever a part answers is either understood by another part, and goes there, or is
+for the driver, and goes out. When all is quiet our wishes are compared with what the desk was last told, and changed rows are
+added as ``Save``.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from escrow.core import events as channel
+from orderbook.core import events as book
+from orderbook.core.desk import Desk
+from orderbook.core.market import Market
+from orderbook.core.messages import Side
+from peer.core import events as node
+from peer.core.buying import Buying
+from peer.core.deal import Deal, Role
+from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
+from peer.core.letters import DEAL, LETTER_MAX_BYTES, Lane, address, sort
+from peer.core.match import match_id
+from peer.core.purse import Purse
+from peer.core.selling import Selling
+from peer.core.shop import Shop
+from peer.core.standing import Standing
+from wire.canon import unpack
+from wire.effects import Blame, Count, Save
+from wire.errors import Ignore, Misbehaved, require
+from wire.keys import SecretKey
+from wire.moments import Instant
+from wire.network import Network
+
+ROUNDS_MAX: Final = 100_000
+TABLES: Final = (DEAL_TABLE, UNIT_TABLE, *Purse.TABLES, *Desk.TABLES)
+
+Rows = Mapping[str, Mapping[bytes, bytes]]
+
+
+class Brain:
+    """One node. ``instance`` names the chain we settle on (None: free books only)."""
+
+    def __init__(self, *, key: SecretKey, network: Network, instance: bytes | None) -> None:
+        self.network = network
+        self.shop = Shop(network, instance)
+        self.market = Market(network, key.peer_id)
+        self.desk = Desk(key, network)
+        self.buying = Buying(key, network, self.shop.terms)
+        self.selling = Selling(key, network, self.shop.terms)
+        self.purse = Purse(key, network, instance)
+        self.standing = Standing()
+        self._todo: deque[Any] = deque()
+        self._routes: dict[type, Callable[[Any, Instant], list[Any]]] = {
+            **self._from_outside(),
+            **self._between_parts(),
+        }
+
+    # --- the driver's doors -------------------------------------------------------------------------------------------
+    def load(self, rows: Rows) -> None:
+        """Take over what the journal kept, before anything else."""
+        deals = rows[DEAL_TABLE]
+        bought = {key: value for key, value in deals.items() if unpack(Deal, value).role is Role.BUYER}
+        sold = {key: value for key, value in deals.items() if key not in bought}
+        self.buying.ledger.load(bought, dict(rows[UNIT_TABLE]))
+        self.selling.ledger.load(sold, dict(rows[UNIT_TABLE]))
+        self.purse.load({table: rows[table] for table in Purse.TABLES})
+        self.desk.load({table: rows[table] for table in Desk.TABLES})
+
+    def handle(self, event: Any, now: Instant) -> tuple[Any, ...]:
+        """Take one event; returns the effects for the driver."""
+        self._todo.append(event)
+        return self._until_quiet(now)
+
+    def resume(self, now: Instant) -> tuple[Any, ...]:
+        """After ``load``: everything that our state still owes to anybody."""
+        for effects in (
+            self.market.resume(now),
+            self.desk.resume(now),
+            self.purse.resume(now),
+            self.buying.resume(now),
+            self.selling.resume(now),
+        ):
+            self._todo.extend(effects)
+        return self._until_quiet(now)
+
+    def next_deadline(self) -> Instant | None:
+        """When ``Tick`` is due."""
+        parts = (self.market, self.desk, self.purse, self.buying, self.selling)
+        return min((one for one in (part.next_deadline() for part in parts) if one is not None), default=None)
+
+    # --- routing ------------------------------------------------------------------------------------------------------
+    def _until_quiet(self, now: Instant) -> tuple[Any, ...]:
+        out: list[Any] = []
+        rounds = 0
+        while self._todo:
+            while self._todo:
+                rounds += 1
+                require(rounds < ROUNDS_MAX, "not-quiet", "the parts of the node answer each other without end")
+                item = self._todo.popleft()
+                route = self._routes.get(type(item))
+                if route is None:
+                    out.append(item)
+                else:
+                    self._todo.extend(route(item, now))
+            avoid = self.standing.avoided(now)
+            self._todo.extend(self.shop.wants(self.buying.requests.wants(), self.selling.wants(), avoid))
+        for ledger in (self.buying.ledger, self.selling.ledger):
+            ledger.forget_old()
+            out.extend(ledger.drain())
+        return tuple(out)
+
+    def _from_outside(self) -> dict[type, Callable[[Any, Instant], list[Any]]]:
+        """What the driver tells."""
+        return {
+            node.Tick: self._tick,
+            node.BuyAsked: self._buy_asked,
+            node.Abandoned: self.buying.abandon,
+            node.SellAsked: self._sell_asked,
+            node.SellStopped: lambda event, _: self.selling.stop(event),
+            node.Watched: lambda event, _: [node.Interest(article=event.article)],
+            node.CloseAsked: lambda event, now: self.purse.close_all(event.reason, now),
+            node.LetterArrived: self._letter,
+            node.PeerUp: self._peer_up,
+            node.PeerDown: lambda event, now: [*self.buying.peer_down(event, now), *self.selling.peer_down(event, now)],
+            node.Fetched: lambda event, now: [*self.buying.fetched(event, now), *self.selling.fetched(event, now)],
+            node.FetchFailed: lambda event, now: [*self.buying.fetch_failed(event, now), *self.selling.fetch_failed(event, now)],
+            node.Computed: self.selling.computed,
+            node.ComputeFailed: self.selling.compute_failed,
+            node.Encrypted: self.selling.encrypted,
+            node.Decrypted: self.buying.decrypted,
+            node.FundingBuilt: self.purse.funding_built,
+            node.FundingFailed: self.purse.funding_failed,
+            channel.OutpointSeen: self.purse.outpoint_seen,
+            channel.TipSeen: self.purse.tip_seen,
+            book.NeighbourUp: self._to_market,
+            book.NeighbourDown: self._to_market,
+            book.FrameIn: self._to_market,
+            book.Checked: self._to_market,
+        }
+
+    def _between_parts(self) -> dict[type, Callable[[Any, Instant], list[Any]]]:
+        """What one part says and another understands."""
+        return {
+            book.Follow: self._to_market,
+            book.Want: lambda event, now: list(self.desk.handle(event, now)),
+            book.Cleared: self._cleared,
+            book.PublishOrder: lambda effect, now: self._to_market(book.Publish(message=effect.message), now),
+            book.CompareBooks: lambda effect, now: self._to_market(
+                book.Compare(book=effect.book, epoch=effect.epoch, peer=effect.peer), now
+            ),
+            book.Letter: lambda effect, _: [node.Post(peer=effect.peer, letter=address(Lane.DESK, effect.payload))],
+            book.Agreed: self._agreed,
+            book.Missed: self._missed,
+            channel.Letter: lambda effect, _: [node.Post(peer=effect.peer, letter=address(Lane.CHANNEL, effect.payload))],
+            channel.Ready: lambda effect, now: [
+                *self.buying.channel_ready(effect.channel, now),
+                *self.selling.channel_ready(effect.channel, now),
+            ],
+            channel.Locked: lambda effect, now: self.selling.locked(
+                effect.channel, effect.ref, effect.lock, effect.amount_msat, now
+            ),
+            channel.Revealed: lambda effect, now: self.buying.revealed(effect.ref, effect.key, now),
+            channel.PayFailed: lambda effect, now: self.buying.pay_failed(effect.ref, effect.code, effect.sentence, now),
+            channel.Closed: self._channel_closed,
+            node.Interest: self._interest,
+            node.ChannelWanted: self._channel_wanted,
+            node.ChannelBound: self.buying.channel_bound,
+            node.ChannelFailed: self.buying.channel_failed,
+            node.PayWanted: self.purse.pay,
+            node.RevealWanted: self.purse.reveal,
+            node.Strike: self._strike,
+            Blame: self._blame,
+        }
+
+    def _to_market(self, event: Any, now: Instant) -> list[Any]:
+        return list(self.market.handle(event, now))
+
+    # --- small translations -------------------------------------------------------------------------------------------
+    def _tick(self, _: node.Tick, now: Instant) -> list[Any]:
+        return [
+            *self.market.handle(book.Tick(), now),
+            *self.desk.handle(book.Tick(), now),
+            *self.purse.tick(now),
+            *self.buying.tick(now),
+            *self.selling.tick(now),
+        ]
+
+    def _buy_asked(self, event: node.BuyAsked, now: Instant) -> list[Any]:
+        if event.bid_msat is not None and not self.shop.paid:
+            sentence = "this node shares no chain with anybody, so it can only trade in free books"
+            return [node.Reply(request=event.request, result=None, code="no-chain", sentence=sentence)]
+        return self.buying.ask(event, now)
+
+    def _sell_asked(self, event: node.SellAsked, _: Instant) -> list[Any]:
+        return self.selling.offer(event)
+
+    def _interest(self, effect: node.Interest, _: Instant) -> list[Any]:
+        follows = [*self.shop.open(effect.article, True), *self.shop.open(effect.article, False)]
+        return [*follows, node.Seek(article=effect.article)] if follows else []
+
+    def _letter(self, event: node.LetterArrived, now: Instant) -> list[Any]:
+        try:
+            lane, payload = sort(event.letter)
+            match lane:
+                case Lane.DESK:
+                    return list(self.desk.handle(book.LetterIn(peer=event.peer, payload=payload), now))
+                case Lane.CHANNEL:
+                    return self.purse.letter(event.peer, payload, now)
+                case Lane.DEAL:
+                    letter = DEAL.unpack(payload, LETTER_MAX_BYTES)
+                    deal = letter.body.deal if hasattr(letter, "body") else letter.deal
+                    side = self.buying if deal in self.buying.ledger.deals else self.selling
+                    return side.hear(event.peer, letter, now)
+        except Misbehaved as error:
+            blame = Blame(peer=event.peer, code=error.code, sentence=error.sentence, penalty=error.penalty)
+            return [Count(code=error.code), blame]
+        except Ignore as error:
+            return [Count(code=error.code)]
+
+    def _peer_up(self, event: node.PeerUp, now: Instant) -> list[Any]:
+        return [
+            *self.purse.peer_up(event.peer, now),
+            *self.buying.peer_up(event, now),
+            *self.selling.peer_up(event, now),
+        ]
+
+    def _cleared(self, effect: book.Cleared, now: Instant) -> list[Any]:
+        self.shop.cleared(effect)
+        return list(self.desk.handle(effect, now))
+
+    def _agreed(self, effect: book.Agreed, now: Instant) -> list[Any]:
+        signed = effect.match
+        shelf = self.shop.shelves[signed.match.book]
+        buying = effect.side is Side.BUY
+        self.shop.agreed(signed.match.book, effect.side, effect.price_msat, signed.match.quantity)
+        deal = Deal(
+            deal=match_id(self.network, signed),
+            role=Role.BUYER if buying else Role.SELLER,
+            other=signed.seller if buying else signed.buyer,
+            article=shelf.article,
+            free=shelf.free,
+            price_msat=signed.match.price_msat,
+            quantity=signed.match.quantity,
+            epoch=signed.match.epoch,
+            channel=None,
+            agreed_us=now,
+        )
+        return self.buying.agreed(deal, now) if buying else self.selling.agreed(deal, now)
+
+    def _missed(self, effect: book.Missed, _: Instant) -> list[Any]:
+        shelf = self.shop.shelves.get(effect.book)
+        if shelf is not None and effect.side is Side.BUY:
+            bid = None if shelf.free else effect.price_msat
+            self.buying.requests.remark(shelf.article, bid, effect.sentence)
+        return []
+
+    def _channel_wanted(self, effect: node.ChannelWanted, now: Instant) -> list[Any]:
+        return self.purse.want(effect, self.buying.reserved_msat, now)
+
+    def _channel_closed(self, effect: channel.Closed, now: Instant) -> list[Any]:
+        return [
+            *self.buying.channel_closed(effect.channel, now),
+            *self.selling.channel_closed(effect.channel, now),
+            *self.purse.closed(effect),
+        ]
+
+    def _strike(self, effect: node.Strike, now: Instant) -> list[Any]:
+        self.standing.strike(effect.peer, effect.sentence, now)
+        return [Count(code=f"strike-{effect.code}")]
+
+    def _blame(self, effect: Blame, now: Instant) -> list[Any]:
+        if self.standing.blame(effect.peer, effect.penalty, effect.sentence, now):  # type: ignore[arg-type]
+            return [node.Banish(peer=effect.peer, sentence=effect.sentence)]
+        return []
+
+
+def saves_first(effects: tuple[Any, ...]) -> tuple[list[Save], list[Any]]:
+    """The rows to commit, and the effects to perform after that."""
+    return [one for one in effects if isinstance(one, Save)], [one for one in effects if not isinstance(one, Save)]

@@ -1,0 +1,115 @@
+"""The books we take part in: which article under which terms is which book, and what we want in each.
+
+Keeps the desk informed of what buying and selling want, and says only what has changed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orderbook.core.events import Cleared, Follow, Want
+from orderbook.core.messages import Side, book_id
+from peer.core.terms import NO_CHAIN, Terms, escrow_terms, free_terms, terms_hash
+from wire.network import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """One book we take part in."""
+
+    book: bytes
+    article: str
+    free: bool
+
+
+class Shop:
+    """Our books by id. ``instance`` names the chain we settle on, or is None while we share none with anybody."""
+
+    def __init__(self, network: Network, instance: bytes | None) -> None:
+        self._network = network
+        self._instance = instance
+        self._paid = escrow_terms(network)
+        self._free = free_terms()
+        self.shelves: dict[bytes, Shelf] = {}
+        self._told: dict[tuple[bytes, Side, int], tuple[int, tuple[bytes, ...]]] = {}
+        self._last: dict[bytes, Cleared] = {}
+
+    def terms(self, free: bool) -> Terms:
+        """The terms we trade under."""
+        return self._free if free else self._paid
+
+    @property
+    def paid(self) -> bool:
+        """Whether we can trade for money at all."""
+        return self._instance is not None
+
+    def book(self, article: str, free: bool) -> bytes:
+        """The id of the book of an article."""
+        instance = NO_CHAIN if free or self._instance is None else self._instance
+        return book_id(self._network.name, instance, article, terms_hash(self._network, self.terms(free)))
+
+    def open(self, article: str, free: bool) -> list[Follow]:
+        """Take part in a book; nothing when we do already, or cannot."""
+        if not free and not self.paid:
+            return []
+        book = self.book(article, free)
+        if book in self.shelves:
+            return []
+        self.shelves[book] = Shelf(book=book, article=article, free=free)
+        return [Follow(book=book)]
+
+    def wants(
+        self,
+        buys: dict[tuple[str, int | None], int],
+        sells: dict[tuple[str, int], int],
+        avoid: tuple[bytes, ...],
+    ) -> list[Want]:
+        """What changed in our wishes since the last call. An ask of 0 and a bid of None stand in the free book."""
+        wanted: dict[tuple[bytes, Side, int], tuple[int, tuple[bytes, ...]]] = {}
+        for (article, bid), quantity in buys.items():
+            wanted[self.book(article, bid is None), Side.BUY, bid or 0] = (quantity, avoid)
+        for (article, ask), quantity in sells.items():
+            wanted[self.book(article, ask == 0), Side.SELL, ask] = (quantity, avoid)
+        changed: list[Want] = []
+        for line in sorted(self._told.keys() | wanted.keys(), key=lambda one: (one[0], one[1].value, one[2])):
+            quantity, avoided = wanted.get(line, (0, ()))
+            if self._told.get(line, (0, ())) != (quantity, avoided):
+                book, side, price = line
+                changed.append(Want(book=book, side=side, price_msat=price, quantity=quantity, avoid=avoided))
+        self._told = wanted
+        return changed
+
+    def agreed(self, book: bytes, side: Side, price_msat: int, quantity: int) -> None:
+        """The desk has taken ``quantity`` off this line by itself: remember it as said."""
+        line = (book, side, price_msat)
+        if line in self._told:
+            told, avoided = self._told[line]
+            self._told[line] = (max(0, told - quantity), avoided)
+
+    def cleared(self, result: Cleared) -> None:
+        """Remember the latest auction of a book, for people to see."""
+        if result.book in self.shelves:
+            self._last[result.book] = result
+
+    def statement(self) -> list[dict[str, Any]]:
+        """Our books with their latest auction, for people."""
+        return [self._line(one) for one in sorted(self.shelves.values(), key=lambda shelf: (shelf.article, shelf.free))]
+
+    def _line(self, shelf: Shelf) -> dict[str, Any]:
+        last = self._last.get(shelf.book)
+        line: dict[str, Any] = {"book": shelf.book.hex(), "article": shelf.article, "free": shelf.free}
+        if last is None:
+            return {**line, "epoch": None, "refusal": "no auction has taken place yet"}
+        return {
+            **line,
+            "epoch": last.epoch,
+            "root": last.root.hex(),
+            "refusal": last.refusal,
+            "buy_units": sum(one.quantity for one in last.buys),
+            "sell_units": sum(one.quantity for one in last.sells),
+            "buyers": len({one.owner for one in last.buys}),
+            "sellers": len({one.owner for one in last.sells}),
+            "best_bid_msat": max((one.price_msat for one in last.buys), default=None),
+            "best_ask_msat": min((one.price_msat for one in last.sells), default=None),
+            "matched_units": sum(one.quantity for one in last.fills),
+            "price_msat": last.fills[0].price_msat if last.fills else None,
+        }
