@@ -73,7 +73,9 @@ class _Http1(H11Protocol):
     """HTTP/1.1 and nothing to change over to; a wish for HTTP/2 is ignored, as the standard allows."""
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        pass
+        # h11 stops reading while a wish to change over is open, and then nobody would notice the client hanging up.
+        if isinstance(self.connection, h11.Connection):
+            self.connection._cstate.pending_switch_proposals.clear()
 
 
 class _Connection(TCPServer):

@@ -306,12 +306,15 @@ async def test_a_slow_body_is_waited_for() -> None:
 # --- hanging up --------------------------------------------------------------------------------------------
 
 
-async def test_hanging_up_cancels_the_purchase() -> None:
+@pytest.mark.parametrize(
+    "header", ["X: y", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"]
+)
+async def test_hanging_up_cancels_the_purchase(header: str) -> None:
     node = FakeNode()
     node.hold = True
     async with served(node) as one:
         stream = await one.raw()
-        await stream.send_all(one.head("POST /buy/foobar", "Content-Length: 4") + b"work")
+        await stream.send_all(one.head("POST /buy/foobar", "Content-Length: 4", header) + b"work")
         await node.waiting.wait()
         assert not node.cancelled.is_set()
         await stream.aclose()
