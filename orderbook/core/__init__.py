@@ -1,0 +1,1 @@
+"""The market without a wire: messages, books, the auction, gossip, reconciliation and agreement, all pure."""

@@ -1,0 +1,91 @@
+"""The frames of the relay stream between two neighbours.
+
+``HELLO`` opens in both directions and comes again when the sender's books change. ``BATCH`` pushes what is new. ``ASK`` and
+``ANSWER`` carry reconciliation, ``PULL`` and ``PULLED`` what it showed to be missing. ``ROOTS`` goes out right after every
+freeze: how the sender's books looked, and what its clock says.
+"""
+
+from typing import Annotated, Final
+
+from orderbook.core.messages import Epoch, NetworkName
+from wire.canon import U32, Choice, Hash32, Range, Size, record
+from wire.limits import BATCH_MAX_ORDERS, BOOKS_MAX, ORDER_MAX_BYTES, RECONCILE_FRAME_BYTES
+
+MomentUs = Annotated[int, Range(0, 1 << 62)]
+GossipBytes = Annotated[bytes, Size(1, ORDER_MAX_BYTES + 64)]  # a little more, so that an oversize message is counted as one
+Messages = Annotated[tuple[GossipBytes, ...], Size(0, BATCH_MAX_ORDERS)]
+Reconciliation = Annotated[bytes, Size(1, RECONCILE_FRAME_BYTES + 4_096)]
+
+
+@record
+class Hello:
+    """Which network the sender is on, which books it follows, what time it has."""
+
+    network: NetworkName
+    moment_us: MomentUs
+    books: Annotated[tuple[Hash32, ...], Size(0, BOOKS_MAX)]
+
+
+@record
+class Batch:
+    """Messages that the sender believes to be new to us."""
+
+    messages: Messages
+
+
+@record
+class Ask:
+    """A reconciliation message by the initiator; ``session`` is his number for it."""
+
+    book: Hash32
+    session: U32
+    message: Reconciliation
+
+
+@record
+class Answer:
+    """The responder's message to an ``Ask``."""
+
+    book: Hash32
+    session: U32
+    message: Reconciliation
+
+
+@record
+class Pull:
+    """The initiator wants these messages."""
+
+    book: Hash32
+    session: U32
+    ids: Annotated[tuple[Hash32, ...], Size(1, BATCH_MAX_ORDERS)]
+
+
+@record
+class Pulled:
+    """Those of the asked messages that the sender still has."""
+
+    book: Hash32
+    session: U32
+    messages: Messages
+
+
+@record
+class BookRoot:
+    """The sender's root of one book."""
+
+    book: Hash32
+    root: Hash32
+
+
+@record
+class Roots:
+    """The sender's roots at the freeze of ``epoch``, for books that both follow, and its time."""
+
+    moment_us: MomentUs
+    epoch: Epoch
+    roots: Annotated[tuple[BookRoot, ...], Size(0, BOOKS_MAX)]
+
+
+FRAMES: Final = Choice("relay", {1: Hello, 2: Batch, 3: Ask, 4: Answer, 5: Pull, 6: Pulled, 7: Roots})
+
+Frame = Hello | Batch | Ask | Answer | Pull | Pulled | Roots

@@ -1,0 +1,107 @@
+"""The door for gossiped messages: decode once, deduplicate before verification, admit what is good.
+
+A message is deduplicated twice: by the hash of all its bytes before it is even decoded, and by its id after. Between the two
+stands its signature check, named by signature and digest together, so that a body sent ahead with a false signature does
+not shut out the true one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orderbook.core.book import Book
+from orderbook.core.messages import CheckItem, Heard, read
+from wire.digest import plain
+from wire.errors import Ignore
+from wire.keys import PeerId
+from wire.limits import RELAY_CHECKS_MAX
+from wire.moments import Instant
+from wire.network import Network
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A message waiting for its signatures, and who brought it."""
+
+    heard: Heard
+    source: PeerId
+    asked: bool
+    left: set[bytes] = field(default_factory=set)
+
+
+class Intake:
+    """Messages on their way into the books."""
+
+    def __init__(self, network: Network, books: Mapping[bytes, Book]) -> None:
+        self._network, self._books = network, books
+        self._seen: dict[bytes, bytes] = {}
+        self._waiting: dict[bytes, list[Pending]] = {}
+        self._pending = 0
+
+    def __len__(self) -> int:
+        return self._pending
+
+    def known(self, raw: bytes) -> bytes | None:
+        """The id of exactly these bytes, if they are in a book or on their way into one."""
+        return self._seen.get(plain(raw))
+
+    def read(self, raw: bytes) -> Heard:
+        """Decode. Raises ``Misbehaved`` or ``Ignore``, each named by its code."""
+        heard = read(self._network, raw)
+        if heard.book not in self._books:
+            raise Ignore("unfollowed", "we do not follow this book")
+        return heard
+
+    def own(self, heard: Heard, now: Instant) -> None:
+        """Admit a message that we have signed ourselves. Raises ``Ignore``."""
+        self._books[heard.book].admit(heard, now, asked=False)
+        self._seen[plain(heard.raw)] = heard.id
+
+    def submit(self, heard: Heard, source: PeerId, now: Instant, *, asked: bool) -> tuple[CheckItem, ...]:
+        """Let ``heard`` wait for its signatures; returns those to be verified now. Raises ``Ignore``."""
+        self._books[heard.book].admissible(heard, now, asked=asked)
+        if self._pending >= RELAY_CHECKS_MAX:
+            raise Ignore("checks-full", f"{RELAY_CHECKS_MAX} messages wait for verification already")
+        pending = Pending(heard=heard, source=source, asked=asked, left={one.id for one in heard.checks})
+        self._seen[plain(heard.raw)] = heard.id
+        self._pending += 1
+        fresh = tuple(one for one in heard.checks if one.id not in self._waiting)
+        for one in heard.checks:
+            self._waiting.setdefault(one.id, []).append(pending)
+        return fresh
+
+    def good(self, check_id: bytes) -> tuple[Pending, ...]:
+        """A signature is good: the messages that waited for nothing else."""
+        complete = []
+        for pending in self._waiting.pop(check_id, ()):
+            pending.left.discard(check_id)
+            if not pending.left:
+                self._pending -= 1
+                complete.append(pending)
+        return tuple(complete)
+
+    def bad(self, check_id: bytes) -> tuple[Pending, ...]:
+        """A signature is false: the messages that fall with it."""
+        fallen = tuple(self._waiting.pop(check_id, ()))
+        for pending in fallen:
+            self._pending -= 1
+            self.drop(pending.heard.raw)
+            for other in sorted(pending.left - {check_id}):
+                self._waiting[other].remove(pending)
+                if not self._waiting[other]:
+                    del self._waiting[other]
+        return fallen
+
+    def admit(self, pending: Pending, now: Instant) -> None:
+        """Put a verified message into its book. Raises ``Ignore``, for its time may have passed or its book been left."""
+        book = self._books.get(pending.heard.book)
+        try:
+            if book is None:
+                raise Ignore("unfollowed", "we do not follow this book any more")
+            book.admit(pending.heard, now, asked=pending.asked)
+        except Ignore:
+            self.drop(pending.heard.raw)
+            raise
+
+    def drop(self, raw: bytes) -> None:
+        """These bytes are in no book any more."""
+        self._seen.pop(plain(raw), None)

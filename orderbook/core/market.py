@@ -1,0 +1,428 @@
+"""The market of one node: it gossips the books it follows, keeps them equal to its neighbours', and clears them every epoch.
+
+New messages are pushed, each once to every neighbour that follows the book and has not shown it. Everything else is pulled:
+books are reconciled when neighbours meet, shortly before every freeze, every few seconds, and when roots or a reconciliation
+show that they differ. At the freeze the auction runs over what is known; the result is a view, and safety never depends on views
+being equal (see ``desk``).
+
+We refuse to trade, and say so in ``Cleared.refusal``, while no neighbour's copy of the book has been compared in full (a node
+alone has nothing to compare), and while our clock is off most neighbours' by more than an eighth of an epoch.
+"""
+
+from typing import Final, assert_never
+
+from orderbook.core.auction import auction_seed, clear
+from orderbook.core.book import Book
+from orderbook.core.clockwatch import judge
+from orderbook.core.events import (
+    Check,
+    Checked,
+    Cleared,
+    Compare,
+    Follow,
+    FrameIn,
+    MarketEffect,
+    MarketEvent,
+    NeighbourDown,
+    NeighbourUp,
+    Publish,
+    SendFrame,
+    Tick,
+    Unfollow,
+)
+from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Frame, Hello, Pull, Pulled, Roots
+from orderbook.core.intake import Intake
+from orderbook.core.messages import CheckItem, EquivocationProof, Heard
+from orderbook.core.neighbour import Neighbour
+from orderbook.core.reconciler import Reconciler
+from orderbook.core.session import Session, Stage
+from wire.effects import Blame, Count
+from wire.errors import Ignore, Misbehaved
+from wire.keys import PeerId, peer_id_of
+from wire.limits import BOOKS_MAX, FRAME_MAX_BYTES, PEERS_MAX
+from wire.moments import MILLISECOND, Instant, after
+from wire.network import Network
+
+_ASK_TOKENS: Final = 20
+
+
+class Market:
+    """Gossip, books and auctions. Nothing of it is journalled: the network refills it."""
+
+    def __init__(self, network: Network, me: PeerId) -> None:
+        self._network, self._clock, self._me = network, network.clock, me
+        self._books: dict[bytes, Book] = {}
+        self._intake = Intake(network, self._books)
+        self._neighbours: dict[PeerId, Neighbour] = {}
+        self._roots: dict[bytes, tuple[int, bytes]] = {}
+        self._reconciler = Reconciler(self._books, self._neighbours)
+        self._next_epoch: int | None = None
+        self._warmed = -1
+        self._out: list[MarketEffect] = []
+        self._checks: list[CheckItem] = []
+        self.skewed = False
+
+    # --- what others ask ------------------------------------------------------------------------------------
+
+    @property
+    def books(self) -> tuple[bytes, ...]:
+        """The books we follow, ascending."""
+        return tuple(sorted(self._books))
+
+    def ready(self, book: bytes) -> bool:
+        """Whether our copy of ``book`` has been compared in full with a present neighbour's, or there is none to compare."""
+        following = [one for one in self._neighbours.values() if book in one.books]
+        return not following or any(book in one.reconciled for one in following)
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes, for people and metrics."""
+        return {
+            "books": len(self._books),
+            "messages": sum(len(book) for book in self._books.values()),
+            "checking": len(self._intake),
+            "neighbours": len(self._neighbours),
+        }
+
+    # --- the driver's three doors ---------------------------------------------------------------------------
+
+    def handle(self, event: MarketEvent, now: Instant) -> tuple[MarketEffect, ...]:
+        """Take one event; returns what is to be done. Never raises for anything a peer sent."""
+        self._advance(now)
+        match event:
+            case Tick():
+                pass
+            case NeighbourUp(peer=peer):
+                self._up(peer, now)
+            case NeighbourDown(peer=peer):
+                self._neighbours.pop(peer, None)
+            case FrameIn(peer=peer, frame=frame):
+                self._frame_in(peer, frame, now)
+            case Checked(good=good, bad=bad):
+                self._checked(good, bad, now)
+            case Follow(book=book):
+                self._follow(book, now)
+            case Unfollow(book=book):
+                self._unfollow(book, now)
+            case Publish(message=message):
+                self._publish(message, now)
+            case Compare(book=book, epoch=epoch, peer=peer):
+                self._out += self._reconciler.compare(peer, book, epoch, now)
+            case _:
+                assert_never(event)
+        self._out += self._reconciler.due(now)
+        self._flush(now)
+        out, self._out = tuple(self._out), []
+        return out
+
+    def resume(self, now: Instant) -> tuple[MarketEffect, ...]:
+        """Nothing survives a restart here, so nothing is owed."""
+        self._advance(now)
+        return ()
+
+    def next_deadline(self) -> Instant | None:
+        """When ``Tick`` is due at the latest."""
+        moments: list[Instant] = []
+        if self._next_epoch is not None and (self._books or self._neighbours):
+            moments.append(after(self._clock.freeze(self._next_epoch), 1))
+            if self._warmed < self._next_epoch:
+                moments.append(self._warm_at(self._next_epoch))
+        for neighbour in self._neighbours.values():
+            flush = neighbour.flush_at()
+            if flush is not None:
+                moments.append(flush)
+            moments += [one.deadline for one in neighbour.sessions.values()]
+            moments += [at for book, at in neighbour.next_reconcile.items() if book not in neighbour.sessions]
+        return min(moments, default=None)
+
+    # --- epochs ---------------------------------------------------------------------------------------------
+
+    def _warm_at(self, epoch: int) -> Instant:
+        """Shortly before the freeze, when books are compared so that what got lost is still found in time."""
+        return Instant(self._clock.freeze(epoch) - self._clock.freeze_ms * MILLISECOND // 3)
+
+    def _advance(self, now: Instant) -> None:
+        epoch = self._clock.epoch(now)
+        if self._next_epoch is None:
+            self._next_epoch = epoch if now <= self._clock.freeze(epoch) else epoch + 1
+        if self._warmed < epoch and self._warm_at(epoch) <= now <= self._clock.freeze(epoch):
+            self._warmed = epoch
+            for neighbour in self._neighbours.values():
+                neighbour.next_reconcile.update(dict.fromkeys(neighbour.next_reconcile, now))
+        if now <= self._clock.freeze(self._next_epoch):
+            return
+        due = epoch if now > self._clock.freeze(epoch) else epoch - 1
+        if due > self._next_epoch:
+            self._out.append(Count(code="epochs-slept", amount=due - self._next_epoch))
+        self._next_epoch = due + 1
+        for book in sorted(self._books):
+            for raw in self._books[book].forget(due):
+                self._intake.drop(raw)
+            self._clear(book, due, now, again=False)
+        self._tell_roots(due, now)
+
+    def _clear(self, book: bytes, epoch: int, now: Instant, *, again: bool) -> None:
+        if now > self._clock.accept_by(epoch):
+            self._out.append(Count(code="epoch-missed"))
+            return
+        kept = self._books[book]
+        buys, sells = kept.eligible(epoch, late=again)
+        root = kept.root(epoch)
+        if not again:
+            self._roots[book] = (epoch, root)
+            self._compare_roots(book, now)
+        fills = clear(buys, sells, auction_seed(self._network.name, book, epoch))
+        self._out.append(
+            Cleared(
+                book=book,
+                epoch=epoch,
+                root=root,
+                fills=fills,
+                buys=buys,
+                sells=sells,
+                refusal=self._refusal(book),
+                again=again,
+            )
+        )
+
+    def _refusal(self, book: bytes) -> str:
+        if self.skewed:
+            return "clock-skewed"
+        return "" if self.ready(book) else "not-ready"
+
+    def _tell_roots(self, epoch: int, now: Instant) -> None:
+        for peer, neighbour in sorted(self._neighbours.items()):
+            shared = [book for book in sorted(self._books) if book in neighbour.books]
+            roots = tuple(BookRoot(book=book, root=self._roots[book][1]) for book in shared if book in self._roots)
+            self._send(peer, Roots(moment_us=now, epoch=epoch, roots=roots))
+
+    def _compare_roots(self, book: bytes, now: Instant) -> None:
+        for neighbour in self._neighbours.values():
+            theirs, ours = neighbour.roots.get(book), self._roots.get(book)
+            if theirs and ours and theirs[0] == ours[0] and theirs[1] != ours[1]:
+                self._out.append(Count(code="roots-differ"))
+                self._reconciler.hasten(neighbour, book, now)
+
+    # --- neighbours -----------------------------------------------------------------------------------------
+
+    def _up(self, peer: PeerId, now: Instant) -> None:
+        if peer == self._me or (peer not in self._neighbours and len(self._neighbours) >= PEERS_MAX):
+            self._out.append(Count(code="neighbour-refused"))
+            return
+        self._neighbours[peer] = Neighbour(peer, now)
+        self._hello(peer, now)
+
+    def _hello(self, peer: PeerId, now: Instant) -> None:
+        self._send(peer, Hello(network=self._network.name, moment_us=now, books=self.books))
+
+    def _follow(self, book: bytes, now: Instant) -> None:
+        if book in self._books:
+            return
+        if len(self._books) >= BOOKS_MAX:
+            self._out.append(Count(code="books-full"))
+            return
+        self._books[book] = Book(self._clock)
+        for peer, neighbour in sorted(self._neighbours.items()):
+            self._hello(peer, now)
+            if book in neighbour.books:
+                neighbour.next_reconcile[book] = now
+
+    def _unfollow(self, book: bytes, now: Instant) -> None:
+        left = self._books.pop(book, None)
+        if left is None:
+            return
+        for _, name in left.vector().items:
+            self._intake.drop(left.raw(name) or b"")
+        self._roots.pop(book, None)
+        for peer, neighbour in sorted(self._neighbours.items()):
+            neighbour.part(book)
+            self._hello(peer, now)
+
+    # --- frames ---------------------------------------------------------------------------------------------
+
+    def _frame_in(self, peer: PeerId, raw: bytes, now: Instant) -> None:
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None:
+            self._out.append(Count(code="not-a-neighbour"))
+            return
+        try:
+            if not neighbour.spend(1 + len(raw) // FRAME_MAX_BYTES, now):
+                raise Misbehaved("too-fast", "frames come faster than anyone needs to send them", penalty=1)
+            frame: Frame = FRAMES.unpack(raw, FRAME_MAX_BYTES)
+            self._frame(neighbour, frame, now)
+        except Misbehaved as error:
+            code = "malformed" if error.code in ("wrong-shape", "out-of-bounds", "not-canonical") else error.code
+            self._blame(peer, code, error)
+        except Ignore as error:
+            self._out.append(Count(code=error.code))
+
+    def _blame(self, peer: PeerId, code: str, error: Misbehaved) -> None:
+        self._out.append(Count(code=code))
+        self._out.append(Blame(peer=peer, code=code, sentence=error.sentence, penalty=error.penalty))
+
+    def _frame(self, neighbour: Neighbour, frame: Frame, now: Instant) -> None:
+        if isinstance(frame, Hello):
+            self._hello_in(neighbour, frame, now)
+            return
+        if not neighbour.greeted:
+            raise Misbehaved("not-greeted", "the first frame of a neighbour is his HELLO")
+        match frame:
+            case Batch():
+                self._spend(neighbour, len(frame.messages), now)
+                for raw in frame.messages:
+                    self._take(neighbour, raw, now, None)
+            case Ask():
+                self._spend(neighbour, _ASK_TOKENS, now)
+                self._book(frame.book)
+                self._out += self._reconciler.asked(neighbour, frame, now)
+            case Answer():
+                session = self._reconciler.live(neighbour, frame.book, frame.session, Stage.COMPARING)
+                self._out += self._reconciler.answered(neighbour, session, frame.message, now)
+                self._finish(neighbour, session, now)
+            case Pull():
+                self._spend(neighbour, len(frame.ids), now)
+                book = self._book(frame.book)
+                found = (book.raw(name) for name in frame.ids)
+                messages = tuple(raw for raw in found if raw is not None)
+                self._send(neighbour.peer, Pulled(book=frame.book, session=frame.session, messages=messages))
+            case Pulled():
+                self._pulled_in(neighbour, frame, now)
+            case Roots():
+                self._roots_in(neighbour, frame, now)
+            case _:
+                assert_never(frame)
+
+    def _spend(self, neighbour: Neighbour, tokens: int, now: Instant) -> None:
+        if not neighbour.spend(tokens, now):
+            raise Misbehaved("too-fast", "messages come faster than anyone needs to send them", penalty=1)
+
+    def _book(self, book: bytes) -> Book:
+        kept = self._books.get(book)
+        if kept is None:
+            raise Ignore("unfollowed", "we do not follow this book")
+        return kept
+
+    def _hello_in(self, neighbour: Neighbour, hello: Hello, now: Instant) -> None:
+        if hello.network != self._network.name:
+            raise Ignore("wrong-network", f"this neighbour is on {hello.network!r}")
+        neighbour.greeted = True
+        neighbour.tells_time(hello.moment_us, now)
+        books = frozenset(hello.books)
+        for book in sorted(neighbour.books - books):
+            neighbour.part(book)
+        for book in sorted(books - neighbour.books):
+            if book in self._books:
+                neighbour.next_reconcile[book] = now
+        neighbour.books = books
+        self._judge_clock()
+
+    def _roots_in(self, neighbour: Neighbour, frame: Roots, now: Instant) -> None:
+        neighbour.tells_time(frame.moment_us, now)
+        self._judge_clock()
+        for one in frame.roots:
+            if one.book in self._books and one.book in neighbour.books:
+                neighbour.roots[one.book] = (frame.epoch, one.root)
+                ours = self._roots.get(one.book)
+                if ours and ours[0] == frame.epoch and ours[1] != one.root:
+                    self._out.append(Count(code="roots-differ"))
+                    self._reconciler.hasten(neighbour, one.book, now)
+
+    def _judge_clock(self) -> None:
+        verdict = judge([one.offset_us() for one in self._neighbours.values()], self._clock)
+        if verdict.skewed != self.skewed:
+            self.skewed = verdict.skewed
+            self._out.append(verdict)
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _take(self, neighbour: Neighbour, raw: bytes, now: Instant, session: Session | None) -> None:
+        """One gossiped message, pushed at us or pulled by ``session``; one that is bad does not stop those beside it."""
+        known = self._intake.known(raw)
+        if known is not None:
+            neighbour.shows(known)
+            self._out.append(Count(code="duplicate"))
+            if session is not None and known not in self._books[session.book]:
+                session.unchecked.add(known)  # another brought it, and it still waits for its signatures
+            return
+        try:
+            heard = self._intake.read(raw)
+            asked = session is not None and heard.id in session.asked
+            neighbour.shows(heard.id)
+            checks = self._intake.submit(heard, neighbour.peer, now, asked=asked)
+        except Misbehaved as error:
+            self._blame(neighbour.peer, error.code, error)
+        except Ignore as error:
+            self._out.append(Count(code=error.code))
+        else:
+            self._checks += checks
+            if session is not None and asked:
+                session.unchecked.add(heard.id)
+
+    def _checked(self, good: tuple[bytes, ...], bad: tuple[bytes, ...], now: Instant) -> None:
+        for check_id in bad:
+            for pending in self._intake.bad(check_id):
+                error = Misbehaved("wrong-signature", "a message's signature is not its author's", penalty=50)
+                self._blame(pending.source, error.code, error)
+                self._judged(pending.heard, now)
+        for check_id in good:
+            for pending in self._intake.good(check_id):
+                try:
+                    self._intake.admit(pending, now)
+                except Ignore as error:
+                    self._out.append(Count(code=error.code))
+                else:
+                    self._admitted(pending.heard, now, pulled=pending.asked)
+                self._judged(pending.heard, now)
+
+    def _judged(self, heard: Heard, now: Instant) -> None:
+        for _, neighbour in sorted(self._neighbours.items()):
+            session = neighbour.sessions.get(heard.book)
+            if session is not None:
+                session.judged(heard.id)
+                self._finish(neighbour, session, now)
+
+    def _publish(self, message: bytes, now: Instant) -> None:
+        try:
+            heard = self._intake.read(message)
+            self._intake.own(heard, now)
+        except (Ignore, Misbehaved) as error:
+            self._out.append(Count(code=f"own-{error.code}"))
+            return
+        self._admitted(heard, now, pulled=False)
+
+    def _admitted(self, heard: Heard, now: Instant, *, pulled: bool) -> None:
+        """Pass on what is new; what is old and was pulled, others pull too if they lack it."""
+        if isinstance(heard.body, EquivocationProof):
+            sentence = "this account has signed one order away twice; the proof is public"
+            self._out.append(Blame(peer=peer_id_of(heard.body.signer), code="equivocation", sentence=sentence, penalty=100))
+        if pulled and heard.key_epoch < self._clock.epoch(now):
+            return
+        for _, neighbour in sorted(self._neighbours.items()):
+            if heard.book in neighbour.books and not neighbour.put(heard.id, heard.raw):
+                self._out.append(Count(code="outbox-full"))
+
+    # --- reconciliation -------------------------------------------------------------------------------------
+
+    def _pulled_in(self, neighbour: Neighbour, frame: Pulled, now: Instant) -> None:
+        session = self._reconciler.live(neighbour, frame.book, frame.session, Stage.PULLING)
+        for raw in frame.messages:
+            self._take(neighbour, raw, now, session)
+        self._out += self._reconciler.pulled(neighbour, session, now)
+        self._finish(neighbour, session, now)
+
+    def _finish(self, neighbour: Neighbour, session: Session, now: Instant) -> None:
+        for epoch in self._reconciler.finished(neighbour, session):
+            if epoch < (self._next_epoch or 0) and now <= self._clock.accept_by(epoch):
+                self._clear(session.book, epoch, now, again=True)
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def _send(self, peer: PeerId, frame: Frame) -> None:
+        self._out.append(SendFrame(peer=peer, frame=FRAMES.pack(frame)))
+
+    def _flush(self, now: Instant) -> None:
+        if self._checks:
+            self._out.append(Check(items=tuple(self._checks)))
+            self._checks = []
+        for peer, neighbour in sorted(self._neighbours.items()):
+            for frame in neighbour.flush(now):
+                self._out.append(SendFrame(peer=peer, frame=frame))

@@ -1,0 +1,140 @@
+"""One relay neighbour as the market keeps it: what he follows and knows, what waits to go to him, how much he may send."""
+
+from collections import deque
+from typing import Final
+
+from orderbook.core.frames import FRAMES, Batch
+from orderbook.core.session import Session
+from wire.keys import PeerId
+from wire.limits import (
+    BATCH_MAX_BYTES,
+    BATCH_MAX_ORDERS,
+    BATCH_WINDOW_MS,
+    RELAY_KNOWN_IDS,
+    RELAY_OUTBOX_MESSAGES,
+    RELAY_TOKENS_MAX,
+    RELAY_TOKENS_PER_S,
+)
+from wire.moments import MILLISECOND, SECOND, Instant, after
+
+_SAMPLES: Final = 8
+_SAMPLES_TO_ACCUSE: Final = 3
+_FRAMING_BYTES: Final = 3
+
+
+class Neighbour:
+    """Bounded state about one neighbour."""
+
+    def __init__(self, peer: PeerId, now: Instant) -> None:
+        self.peer = peer
+        self.books: frozenset[bytes] = frozenset()
+        self.greeted = False
+        self.sessions: dict[bytes, Session] = {}
+        self.reconciled: set[bytes] = set()
+        self.next_reconcile: dict[bytes, Instant] = {}
+        self.roots: dict[bytes, tuple[int, bytes]] = {}
+        self._known: dict[bytes, None] = {}
+        self._box: dict[bytes, bytes] = {}
+        self._box_bytes = 0
+        self._last_batch: Instant | None = None
+        self._tokens = RELAY_TOKENS_MAX * SECOND
+        self._tokens_at = now
+        self._offsets: deque[int] = deque(maxlen=_SAMPLES)
+
+    def part(self, book: bytes) -> None:
+        """One of us has left ``book``."""
+        self.sessions.pop(book, None)
+        self.next_reconcile.pop(book, None)
+        self.reconciled.discard(book)
+        self.roots.pop(book, None)
+
+    # --- what he knows, and what goes to him ----------------------------------------------------------------
+
+    def shows(self, message_id: bytes) -> None:
+        """He has this message: it need not be sent to him, now or later."""
+        self._learn(message_id)
+        waiting = self._box.pop(message_id, None)
+        if waiting is not None:
+            self._box_bytes -= len(waiting) + _FRAMING_BYTES
+
+    def _learn(self, message_id: bytes) -> None:
+        self._known.pop(message_id, None)
+        self._known[message_id] = None
+        if len(self._known) > RELAY_KNOWN_IDS:
+            del self._known[next(iter(self._known))]
+
+    def put(self, message_id: bytes, raw: bytes) -> bool:
+        """Queue a message for him unless he has shown it. False when his box is full."""
+        if message_id in self._known:
+            return True
+        if len(self._box) >= RELAY_OUTBOX_MESSAGES:
+            return False
+        self._learn(message_id)
+        self._box[message_id] = raw
+        self._box_bytes += len(raw) + _FRAMING_BYTES
+        return True
+
+    def flush_at(self) -> Instant | None:
+        """When the next batch leaves: at once after a quiet window or when one is full, else when the window ends."""
+        if not self._box:
+            return None
+        if self._last_batch is None or self._full():
+            return Instant(0)
+        return after(self._last_batch, BATCH_WINDOW_MS * MILLISECOND)
+
+    def _full(self) -> bool:
+        return self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
+
+    def flush(self, now: Instant) -> tuple[bytes, ...]:
+        """The frames that leave now."""
+        at = self.flush_at()
+        if at is None or at > now:
+            return ()
+        self._last_batch = now
+        waiting, self._box, self._box_bytes = list(self._box.values()), {}, 0
+        return tuple(FRAMES.pack(Batch(messages=part)) for part in batches(waiting))
+
+    # --- what he may send -----------------------------------------------------------------------------------
+
+    def spend(self, tokens: int, now: Instant) -> bool:
+        """Take ``tokens`` from his bucket; False when he sends faster than anyone needs to."""
+        passed = max(0, now - self._tokens_at)
+        self._tokens_at = now
+        self._tokens = min(RELAY_TOKENS_MAX * SECOND, self._tokens + passed * RELAY_TOKENS_PER_S)
+        if self._tokens < tokens * SECOND:
+            return False
+        self._tokens -= tokens * SECOND
+        return True
+
+    # --- what time he has -----------------------------------------------------------------------------------
+
+    def tells_time(self, moment_us: int, now: Instant) -> None:
+        """A frame with his clock's reading has arrived."""
+        self._offsets.append(moment_us - now)
+
+    def offset_us(self) -> int | None:
+        """His clock less ours, or None while too little is known.
+
+        A frame's way makes him look late and never early, so the largest of the last samples is the nearest; and to
+        find him late takes several.
+        """
+        if not self._offsets:
+            return None
+        best = max(self._offsets)
+        return best if best >= 0 or len(self._offsets) >= _SAMPLES_TO_ACCUSE else None
+
+
+def batches(messages: list[bytes]) -> list[tuple[bytes, ...]]:
+    """``messages`` in order, cut into parts that fit a batch."""
+    parts: list[tuple[bytes, ...]] = []
+    part: list[bytes] = []
+    size = 0
+    for raw in messages:
+        if part and (size + len(raw) + _FRAMING_BYTES > BATCH_MAX_BYTES or len(part) >= BATCH_MAX_ORDERS):
+            parts.append(tuple(part))
+            part, size = [], 0
+        part.append(raw)
+        size += len(raw) + _FRAMING_BYTES
+    if part:
+        parts.append(tuple(part))
+    return parts

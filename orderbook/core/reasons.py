@@ -1,0 +1,51 @@
+"""Why there was no match, in a stable word for programs and a sentence for people."""
+
+from typing import Final
+
+from orderbook.core.events import Cleared, Missed
+from orderbook.core.line import Line
+from orderbook.core.messages import Side
+from wire.money import show_msat
+
+SENTENCES: Final = {
+    "not-ready": "the order book is still being compared with the neighbours'",
+    "clock-skewed": "this machine's clock is too far from its neighbours', so it does not trade",
+    "not-in-book": "our order was not in the book in time for this epoch",
+    "no-answer": "the seller we were matched with did not answer in time",
+    "no-proposal": "the buyer we were matched with did not propose in time",
+    "no-confirmation": "the buyer we accepted did not confirm in time",
+    "refused": "the party we were matched with declined",
+    "different-view": "the party we were matched with computed another match, also after comparing books",
+    "view-changed": "after comparing books this match is no longer ours",
+    "withdrawn": "we no longer want as much as the match would take",
+    "late": "the auction was cleared too late to agree on a match",
+    "too-many-prices": "one owner can keep orders at eight prices on one side of one book; this is one more",
+}
+
+
+def unmatched(view: Cleared, line: Line) -> tuple[str, str]:
+    """Code and sentence for a line whose order is in no fill of ``view``."""
+    if view.refusal:
+        return view.refusal, SENTENCES.get(view.refusal, view.refusal)
+    standing = line.standing
+    ours, theirs = (view.buys, view.sells) if line.side is Side.BUY else (view.sells, view.buys)
+    if standing is None or all(one.id != standing.id for one in ours):
+        return "not-in-book", SENTENCES["not-in-book"]
+    others = [one.price_msat for one in theirs if one.owner != standing.order.owner]
+    price = show_msat(line.price_msat)
+    if line.side is Side.BUY:
+        if not others:
+            return "no-seller", "nobody is selling this"
+        if min(others) > line.price_msat:
+            return "price", f"the cheapest seller asks {show_msat(min(others))}, which is more than our {price}"
+        return "outbid", f"other buyers bid more than our {price}, or as much and were drawn first"
+    if not others:
+        return "no-buyer", "nobody is buying this"
+    if max(others) < line.price_msat:
+        return "price", f"the best buyer bids {show_msat(max(others))}, which is less than our {price}"
+    return "outbid", f"other sellers asked less than our {price}, or as much and were drawn first"
+
+
+def missed(line: Line, epoch: int, code: str, sentence: str) -> Missed:
+    """The effect that tells why ``line`` got nothing in ``epoch``."""
+    return Missed(book=line.book, side=line.side, price_msat=line.price_msat, epoch=epoch, code=code, sentence=sentence)

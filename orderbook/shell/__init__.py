@@ -1,0 +1,1 @@
+"""The order book's driver on streams; it decides nothing."""
