@@ -117,7 +117,7 @@ class Home:
             raise
         except OSError as error:
             raise LocalFault("unreadable-file", f"the {what} {path} cannot be read: {_why(error)}") from None
-        with os.fdopen(opened, "rb") as file:
+        try:
             found = os.fstat(opened)
             if not stat.S_ISREG(found.st_mode):
                 raise LocalFault("unreadable-file", f"the {what} {path} is not a regular file")
@@ -127,11 +127,12 @@ class Home:
                 raise LocalFault(
                     "open-file", f"the {what} {path} may be read or changed by others; if you still trust it: chmod 600 {path}"
                 )
-            try:
-                raw = file.read(_SMALL_FILE_BYTES + 1)
-                text = raw.decode("ascii").strip()
-            except (OSError, UnicodeDecodeError):
-                raise LocalFault("unreadable-file", f"the {what} {path} cannot be read: it holds no text") from None
+            raw = os.read(opened, _SMALL_FILE_BYTES + 1)
+            text = raw.decode("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            raise LocalFault("unreadable-file", f"the {what} {path} cannot be read: it holds no text") from None
+        finally:
+            os.close(opened)
         if not text or len(raw) > _SMALL_FILE_BYTES:
             raise LocalFault("unreadable-file", f"the {what} {path} cannot be read: it is {'too long' if text else 'empty'}")
         return text
@@ -211,7 +212,7 @@ class Home:
         try:
             yield
         finally:
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 if json.loads(self.api_path.read_text())["pid"] == os.getpid():
                     self.api_path.unlink()
 
@@ -219,10 +220,12 @@ class Home:
         """The port of the node that runs in this home. Raises ``LocalFault`` when none has announced itself."""
         try:
             told = json.loads(self.api_path.read_text())
-            port = told["port"]
-            if type(port) is not int or not 0 < port < 65_536:
+            port, process = told["port"], told["pid"]
+            if type(port) is not int or not 0 < port < 65_536 or type(process) is not int or process <= 0:
                 raise ValueError
-        except FileNotFoundError:
+            # A node that was killed leaves this file behind, and who listens on that port now must not get the token.
+            os.kill(process, 0)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             raise LocalFault(
                 "no-node", f"no node runs in {self.folder}; start one with: bitwrk node --home {self.folder}"
             ) from None

@@ -184,10 +184,15 @@ def _fault(path: Path, error: sqlite3.Error) -> LocalFault:
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return LocalFault("journal-busy", f"the journal {path} is held by another program; end that and start the node again")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return LocalFault(
-            "journal-damaged", f"the journal {path} is damaged ({error}); keep a copy of it and restore one that is whole"
-        )
+        return _damaged(path, str(error))
     return LocalFault("journal-failed", f"the journal {path} failed: {error}; see to the disk and start the node again")
+
+
+def _damaged(path: Path, finding: str) -> LocalFault:
+    found = " ".join(finding.split())  # SQLite's findings come in several lines
+    return LocalFault(
+        "journal-damaged", f"the journal {path} is damaged ({found}); keep a copy of it and restore one that is whole"
+    )
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -196,11 +201,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise LocalFault("journal-failed", f"the journal {path} cannot have a write-ahead log here; use a local disk")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA secure_delete=ON")  # forgotten rows may have held secrets
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != ("ok",):
-        raise LocalFault(
-            "journal-damaged", f"the journal {path} is damaged ({verdict[0]}); keep a copy of it and restore one that is whole"
-        )
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise _damaged(path, str(verdict))
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (form,) = connection.execute("PRAGMA user_version").fetchone()
     if (application, form) == (_APPLICATION_ID, _FORMAT):
