@@ -1,0 +1,1 @@
+"""Content: chunks, manifests, the transfer machines, the store and the service."""
