@@ -1,5 +1,6 @@
 """The picture of the demonstration: a glass ball at dusk, in the middle of a spiral of marbles on a polished floor."""
 
+import math
 from typing import Final
 
 import numpy as np
@@ -11,14 +12,15 @@ from peer.workers.rays.tiles import Plan
 
 WIDTH: Final = 600
 HEIGHT: Final = 400
-SAMPLES: Final = 64
+SAMPLES: Final = 32
 BOUNCES: Final = 8
 
 _SKY_SIDE: Final = 256
 _STONE_SIDE: Final = 256
-# The golden angle, by which sunflowers turn from seed to seed: its cosine and sine.
-_TURN: Final = (-0.7373688781, 0.6754902943)
-_MARBLES: Final = 64
+# From marble to marble the spiral turns by 14 degrees (their cosine and sine) and grows; so do the marbles, which touch.
+_TURN: Final = (0.9702957263, 0.2419218956)
+_GROWTH: Final = 1.0215
+_MARBLES: Final = 47
 _GRADIENT: Final[tuple[Colour, ...]] = (
     (0.95, 0.66, 0.22),
     (0.93, 0.36, 0.16),
@@ -33,11 +35,11 @@ _GRADIENT: Final[tuple[Colour, ...]] = (
 def _sky() -> F32:
     """Dusk: an amber horizon under deep blue, brightest where the sun went down, with lit bands of cloud."""
     x, y, z = upper_directions(_SKY_SIDE)
-    horizon, middle, zenith = paint((0.80, 0.36, 0.16)), paint((0.30, 0.20, 0.34)), paint((0.018, 0.045, 0.14))
-    light = blend(blend(horizon, middle, smooth(0.0, 0.2, y)), zenith, smooth(0.08, 0.55, y))
+    horizon, middle, zenith = paint((0.74, 0.25, 0.095)), paint((0.30, 0.11, 0.21)), paint((0.016, 0.05, 0.15))
+    light = blend(blend(horizon, middle, smooth(0.005, 0.06, y)), zenith, smooth(0.025, 0.15, y))
     sunward = np.maximum(x * np.float32(0.36) + y * np.float32(0.06) + z * np.float32(0.931), 0)
     glow = sunward * sunward * sunward * sunward
-    light = light * (np.float32(0.55) + np.float32(0.6) * glow) + paint((0.62, 0.30, 0.08)) * (glow * glow * glow)
+    light = light * (np.float32(0.7) + np.float32(0.5) * glow) + paint((0.60, 0.20, 0.045)) * (glow * glow * glow)
     away = y + np.float32(0.16)
     banks = clouds(x / away + 40, z / away * np.float32(2.4) + 40, 7, 64, 6)
     share = smooth(0.46, 0.70, banks) * smooth(0.01, 0.16, y) * np.float32(0.75)
@@ -76,34 +78,36 @@ class _Arrangement:
 
 
 def _marbles(place: _Arrangement) -> None:
-    """A sunflower of marbles around the middle, amber inside and sea green outside; some are of gold and some of glass."""
-    enamel = [place.material(Kind.MATT, colour, 1.0) for colour in _GRADIENT]
-    gold = place.material(Kind.METAL, (1.0, 0.70, 0.30), 0.06)
-    glass = place.material(Kind.GLASS, (0.86, 0.97, 0.98))
-    x, z = 1.0, 0.35
+    """A spiral of marbles around the middle, amber inside and sea green outside; every eighth is of gold."""
+    gold = place.material(Kind.METAL, (1.0, 0.78, 0.42), 0.02)
+    x, z = -0.55, 1.18
     for number in range(_MARBLES):
-        x, z = x * _TURN[0] - z * _TURN[1], x * _TURN[1] + z * _TURN[0]
-        away = float(np.sqrt(np.float64(1.9 + number * 0.26)))
-        radius = 0.17 + 0.0016 * number
-        material = enamel[number * len(enamel) // _MARBLES]
-        if number % 9 == 4:
-            material = gold
-        elif number % 11 == 6:
-            material = glass
-        place.ball(x * away, radius, z * away, radius, material)
+        next_x = (x * _TURN[0] - z * _TURN[1]) * _GROWTH
+        next_z = (x * _TURN[1] + z * _TURN[0]) * _GROWTH
+        radius = math.sqrt((next_x - x) * (next_x - x) + (next_z - z) * (next_z - z)) * 0.49
+        place.ball(x, radius, z, radius, gold if number % 8 == 5 else place.material(Kind.MATT, _shade(number), 1.0))
+        x, z = next_x, next_z
+
+
+def _shade(number: int) -> Colour:
+    """The colour of a marble, between two neighbours of the gradient."""
+    step, share = divmod(number * (len(_GRADIENT) - 1) / _MARBLES, 1)
+    one, two = _GRADIENT[int(step)], _GRADIENT[int(step) + 1]
+    red, green, blue = (a * (1 - share) + b * share for a, b in zip(one, two, strict=True))
+    return red, green, blue
 
 
 def _lanterns(place: _Arrangement) -> None:
     """Lights far behind, which the lens spreads to discs."""
-    warm = place.material(Kind.GLOW, (26.0, 13.0, 4.2))
-    rose = place.material(Kind.GLOW, (22.0, 7.0, 5.5))
+    warm = place.material(Kind.GLOW, (4.4, 2.2, 0.7))
+    rose = place.material(Kind.GLOW, (3.4, 0.8, 0.6))
     for number, (x, y, z) in enumerate(
         (
-            (-8.4, 1.9, 15.0), (-6.3, 3.0, 17.5), (-5.2, 1.2, 13.0), (-3.2, 2.3, 16.0), (-1.6, 3.5, 19.0), (0.9, 2.6, 17.0),
-            (3.0, 3.4, 18.0), (4.3, 1.5, 13.5), (6.0, 2.6, 15.5), (7.8, 1.3, 16.5), (9.6, 2.9, 19.0), (-10.2, 3.3, 20.0),
+            (-9.3, 4.2, 15.0), (-6.6, 3.3, 18.0), (-4.3, 4.9, 16.0), (-2.4, 3.5, 20.0), (-0.5, 4.5, 17.0), (1.5, 3.4, 15.0),
+            (3.4, 4.7, 19.0), (5.0, 3.6, 16.0), (7.2, 5.0, 18.0), (8.3, 3.4, 20.0), (10.4, 4.4, 17.0),
         )
     ):  # fmt: skip
-        place.ball(x, y, z, 0.09, rose if number % 3 == 1 else warm)
+        place.ball(x, y, z, 0.15, rose if number % 3 == 1 else warm)
 
 
 def demo_scene(width: int = WIDTH, height: int = HEIGHT, samples: int = SAMPLES, bounces: int = BOUNCES) -> Plan:
@@ -115,16 +119,16 @@ def demo_scene(width: int = WIDTH, height: int = HEIGHT, samples: int = SAMPLES,
     _marbles(place)
     _lanterns(place)
     scene = Scene(
-        sky=Sky(texture=texture(_sky()), gain=1_100),
-        floor=Floor(texture=texture(_stone()), span=2_200, coat=THOUSAND, haze=45_000),
+        sky=Sky(texture=texture(_sky()), gain=800),
+        floor=Floor(texture=texture(_stone()), span=2_200, coat=THOUSAND, haze=140_000),
         materials=tuple(place.materials),
         spheres=tuple(place.spheres),
         camera=Camera(
-            eye=Point(x=500, y=2_450, z=-7_600),
-            target=Point(x=0, y=720, z=0),
-            width=850,
+            eye=Point(x=300, y=2_950, z=-8_700),
+            target=Point(x=0, y=960, z=0),
+            width=860,
             lens_radius=75,
-            focus=7_300,
+            focus=8_500,
             exposure=1_000,
         ),
         seed=2013,

@@ -16,8 +16,7 @@ Triple = tuple[float, float, float]
 NOTHING: Final = -1
 NEAR: Final = np.float32(1e-3)  # a ray does not meet the surface it starts from
 HORIZON: Final = np.float32(1e6)
-_CLUSTER_MOST: Final = 6
-_CLUSTER_LEAST: Final = 3
+_CLUSTER_MOST: Final = 11
 
 
 def dot(a: F32, b: F32) -> F32:
@@ -57,10 +56,11 @@ class Ball:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Balls that are tried only by rays which meet the ball around them all."""
+    """A ball around everything inside, tried first; and inside either balls or smaller clusters."""
 
-    around: Ball | None
+    around: Ball
     balls: tuple[Ball, ...]
+    parts: "tuple[Cluster, ...]"
 
 
 def balls_of(scene: Scene) -> tuple[Ball, ...]:
@@ -71,39 +71,55 @@ def balls_of(scene: Scene) -> tuple[Ball, ...]:
     )
 
 
-def clusters_of(balls: tuple[Ball, ...]) -> tuple[Cluster, ...]:
-    """The balls in groups of neighbours, halved along their widest side until a group is small."""
+def cluster_of(balls: tuple[Ball, ...]) -> Cluster:
+    """The balls as a tree of neighbours, halved along their widest side until a group is small."""
+    around = _around(balls)
     if len(balls) <= _CLUSTER_MOST:
-        return (_cluster(balls),) if balls else ()
+        return Cluster(around, balls, ())
     spans = [max(one.centre[axis] for one in balls) - min(one.centre[axis] for one in balls) for axis in range(3)]
     widest = spans.index(max(spans))
     ordered = sorted(balls, key=lambda one: (one.centre[widest], one.index))
     half = len(ordered) // 2
-    return clusters_of(tuple(ordered[:half])) + clusters_of(tuple(ordered[half:]))
+    return Cluster(around, (), (cluster_of(tuple(ordered[:half])), cluster_of(tuple(ordered[half:]))))
 
 
-def _cluster(run: tuple[Ball, ...]) -> Cluster:
-    if len(run) < _CLUSTER_LEAST:
-        return Cluster(None, run)
-    low = [min(one.centre[axis] - one.radius for one in run) for axis in range(3)]
-    high = [max(one.centre[axis] + one.radius for one in run) for axis in range(3)]
+def _around(balls: tuple[Ball, ...]) -> Ball:
+    low = [min((one.centre[axis] - one.radius for one in balls), default=0.0) for axis in range(3)]
+    high = [max((one.centre[axis] + one.radius for one in balls), default=0.0) for axis in range(3)]
     middle = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, (low[2] + high[2]) / 2)
     reach = 0.0
-    for one in run:
+    for one in balls:
         x, y, z = (one.centre[axis] - middle[axis] for axis in range(3))
         reach = max(reach, math.sqrt(x * x + y * y + z * z) + one.radius)
-    return Cluster(Ball(NOTHING, middle, reach * 1.001 + 0.001, Kind.MATT), run)
+    return Ball(NOTHING, middle, reach * 1.001 + 0.001, Kind.MATT)
 
 
 def meet(ball: Ball, origin: F32, toward: F32) -> tuple[F32, F32]:
     """For each ray: where along it the ball's centre is nearest, and radius squared less that nearest distance squared.
 
     The distance is taken of the vector itself and not as a difference of squares, which in float32 would be mostly rounding.
+    Written with as few temporary arrays as can be: most of a picture's time is spent here.
     """
-    x, y, z = (ball.centre[axis] - origin[axis] for axis in range(3))
-    along = x * toward[0] + y * toward[1] + z * toward[2]
-    x, y, z = x - along * toward[0], y - along * toward[1], z - along * toward[2]
-    return along, ball.radius * ball.radius - (x * x + y * y + z * z)
+    centre_x, centre_y, centre_z = ball.centre
+    x, y, z = centre_x - origin[0], centre_y - origin[1], centre_z - origin[2]
+    along = x * toward[0]
+    scratch = y * toward[1]
+    along += scratch
+    along += np.multiply(z, toward[2], out=scratch)
+    x -= np.multiply(along, toward[0], out=scratch)
+    y -= np.multiply(along, toward[1], out=scratch)
+    z -= np.multiply(along, toward[2], out=scratch)
+    x *= x
+    x += np.multiply(y, y, out=y)
+    x += np.multiply(z, z, out=z)
+    return along, np.subtract(ball.radius * ball.radius, x, out=x)
+
+
+def touching(cluster: Cluster, origin: F32, toward: F32, reach: F32) -> I64:
+    """Which rays come into the cluster before ``reach``."""
+    along, inside = meet(cluster.around, origin, toward)
+    half = np.sqrt(np.maximum(inside, 0))
+    return np.flatnonzero((inside > 0) & (along + half > 0) & (along - half < reach))
 
 
 def _nearest_of(balls: tuple[Ball, ...], origin: F32, toward: F32, reach: F32, which: I64) -> None:
@@ -120,21 +136,23 @@ def _nearest_of(balls: tuple[Ball, ...], origin: F32, toward: F32, reach: F32, w
         np.copyto(which, ball.index, where=sooner)
 
 
-def nearest(clusters: tuple[Cluster, ...], floor: int, origin: F32, toward: F32) -> tuple[F32, I64]:
+def _nearest_in(cluster: Cluster, origin: F32, toward: F32, reach: F32, which: I64) -> None:
+    some = touching(cluster, origin, toward, reach)
+    if not some.size:
+        return
+    part_origin, part_toward = origin.take(some, axis=1), toward.take(some, axis=1)
+    part_reach, part_which = reach[some], which[some]
+    _nearest_of(cluster.balls, part_origin, part_toward, part_reach, part_which)
+    for part in cluster.parts:
+        _nearest_in(part, part_origin, part_toward, part_reach, part_which)
+    reach[some], which[some] = part_reach, part_which
+
+
+def nearest(cluster: Cluster, floor: int, origin: F32, toward: F32) -> tuple[F32, I64]:
     """How far each ray goes and the index of what it meets: a ball's, ``floor``, or ``NOTHING``."""
     down = toward[1] < 0
     reach = np.where(down, -origin[1] / np.where(down, toward[1], np.float32(-1)), HORIZON)
     reach = np.where(reach > NEAR, np.minimum(reach, HORIZON), HORIZON)
     which = np.where(reach < HORIZON, floor, NOTHING)
-    for cluster in clusters:
-        if cluster.around is None:
-            _nearest_of(cluster.balls, origin, toward, reach, which)
-            continue
-        along, inside = meet(cluster.around, origin, toward)
-        half = np.sqrt(np.maximum(inside, 0))
-        some = np.flatnonzero((inside > 0) & (along + half > 0) & (along - half < reach))
-        if some.size:
-            part_reach, part_which = reach[some], which[some]
-            _nearest_of(cluster.balls, origin.take(some, axis=1), toward.take(some, axis=1), part_reach, part_which)
-            reach[some], which[some] = part_reach, part_which
+    _nearest_in(cluster, origin, toward, reach, which)
     return reach, which

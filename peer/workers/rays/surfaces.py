@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peer.workers.rays.dice import F32, disc
-from peer.workers.rays.geometry import NEAR, Ball, Cluster, dot, frame, meet, unit
+from peer.workers.rays.geometry import NEAR, Ball, Cluster, dot, frame, meet, touching, unit
 from peer.workers.rays.request import THOUSAND, Kind, Material, Sky, Texture
 
 GLASS_INDEX: Final = 1.5
@@ -62,7 +62,7 @@ class Lamp:
         self.ball = ball
         self.colour = column(material)
 
-    def shine(self, clusters: tuple[Cluster, ...], point: F32, normal: F32, u: F32, v: F32) -> F32:
+    def shine(self, cluster: Cluster, point: F32, normal: F32, u: F32, v: F32) -> F32:
         """Light that arrives at each point, cosine included, divided by pi: multiplied by a matt colour it is what leaves."""
         ball = self.ball
         centre = np.stack([ball.centre[axis] - point[axis] for axis in range(3)])
@@ -77,7 +77,8 @@ class Lamp:
         lit = np.flatnonzero(cosine > 0)
         light = np.zeros_like(point)
         if lit.size:
-            seen = _shadow(clusters, ball, point.take(lit, axis=1), aim.take(lit, axis=1), far[lit])
+            seen = np.ones(lit.size, np.float32)
+            _shadow(cluster, ball, point.take(lit, axis=1), aim.take(lit, axis=1), far[lit], seen)
             light[:, lit] = seen * self.colour * (cosine[lit] * (ball.radius * ball.radius) / square[lit])
         return light
 
@@ -87,21 +88,18 @@ def column(material: Material) -> F32:
     return np.array([[material.red], [material.green], [material.blue]], np.float32) / np.float32(THOUSAND)
 
 
-def _shadow(clusters: tuple[Cluster, ...], lamp: Ball, origin: F32, toward: F32, far: F32) -> F32:
-    """How much of a lamp's light comes through, 0 to a little above 1: glass gathers light in its middle and dims its rim."""
-    share = np.ones_like(far)
-    for cluster in clusters:
-        if cluster.around is None:
-            _dim(cluster.balls, lamp, origin, toward, far, share)
-            continue
-        along, inside = meet(cluster.around, origin, toward)
-        half = np.sqrt(np.maximum(inside, 0))
-        some = np.flatnonzero((inside > 0) & (along + half > 0) & (along - half < far) & (share > 0))
-        if some.size:
-            part = share[some]
-            _dim(cluster.balls, lamp, origin.take(some, axis=1), toward.take(some, axis=1), far[some], part)
-            share[some] = part
-    return share
+def _shadow(cluster: Cluster, lamp: Ball, origin: F32, toward: F32, far: F32, share: F32) -> None:
+    """Dim each share of a lamp's light by what stands between; glass gathers light in its middle and dims its rim."""
+    some = touching(cluster, origin, toward, far)
+    some = some[share[some] > 0]
+    if not some.size:
+        return
+    part_origin, part_toward = origin.take(some, axis=1), toward.take(some, axis=1)
+    part_far, part_share = far[some], share[some]
+    _dim(cluster.balls, lamp, part_origin, part_toward, part_far, part_share)
+    for part in cluster.parts:
+        _shadow(part, lamp, part_origin, part_toward, part_far, part_share)
+    share[some] = part_share
 
 
 def _dim(balls: tuple[Ball, ...], lamp: Ball, origin: F32, toward: F32, far: F32, share: F32) -> None:
@@ -158,8 +156,10 @@ def roughened(toward: F32, normal: F32, roughness: F32, u: F32, v: F32) -> F32:
     return unit(spread - 2 * inward * normal)
 
 
-def through_glass(toward: F32, normal: F32, coin: F32) -> tuple[F32, npt.NDArray[np.bool_]]:
-    """The way on at a glass surface whose normal points out, and whether the ray went in. ``coin`` chooses by Fresnel's law."""
+def through_glass(toward: F32, normal: F32) -> tuple[F32, F32, F32, npt.NDArray[np.bool_]]:
+    """At a glass surface whose normal points out: the reflected and the refracted directions, the share that is reflected by
+    Fresnel's law (1 where nothing can pass), and whether the ray comes from outside.
+    """
     cosine = dot(toward, normal)
     entering = cosine < 0
     ratio = np.where(entering, np.float32(1 / GLASS_INDEX), np.float32(GLASS_INDEX))
@@ -172,5 +172,4 @@ def through_glass(toward: F32, normal: F32, coin: F32) -> tuple[F32, npt.NDArray
     along = (incident - ratio * passing) / (incident + ratio * passing)
     share = np.where(square > 0, (across * across + along * along) * np.float32(0.5), np.float32(1))
     refracted = ratio * toward + (ratio * incident - passing) * outward
-    reflects = coin < share
-    return unit(np.where(reflects, mirrored(toward, outward), refracted)), ~reflects & entering
+    return unit(mirrored(toward, outward)), unit(refracted), share, entering

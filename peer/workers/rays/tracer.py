@@ -15,7 +15,7 @@ import numpy as np
 
 from peer.workers.rays.dice import F32, U32, disc, pair, pixel_keys
 from peer.workers.rays.film import develop
-from peer.workers.rays.geometry import I64, NOTHING, Triple, balls_of, clusters_of, dot, nearest, triple, unit
+from peer.workers.rays.geometry import I64, NOTHING, Triple, balls_of, cluster_of, dot, nearest, triple, unit
 from peer.workers.rays.request import FORMAT, THOUSAND, Camera, Kind, Result, Work, check_work, read_work
 from peer.workers.rays.surfaces import (
     Image,
@@ -31,9 +31,10 @@ from peer.workers.rays.surfaces import (
 )
 from wire.canon import pack
 
-_BATCH_RAYS: Final = 1 << 15
+_BATCH_RAYS: Final = 1 << 16
 _FAINT: Final = np.float32(0.004)  # a path that can add less is ended
-_INDIRECT_MOST: Final = np.float32(3.0)  # light found after a matt surface is capped: no sparks in the picture
+_INDIRECT_MOST: Final = np.float32(1.5)  # light found by luck, after a matt surface or late, is capped: no sparks in the picture
+_UNCAPPED: Final = 2
 _MATT_BOUNCES: Final = 3
 _PURPOSES: Final = 4
 _ONWARD, _LAMP, _COIN = 0, 1, 2
@@ -126,7 +127,7 @@ class _Tracer:
         self._floor_coat = scene.floor.coat / THOUSAND
         self._haze = scene.floor.haze / THOUSAND
         self._balls = balls_of(scene)
-        self._clusters = clusters_of(self._balls)
+        self._cluster = cluster_of(self._balls)
         self._materials = [scene.materials[one.material] for one in scene.spheres]
         self._lamps = [Lamp(ball, one) for ball, one in zip(self._balls, self._materials, strict=True) if one.kind is Kind.LIGHT]
         # One row more than spheres: the floor.
@@ -136,6 +137,7 @@ class _Tracer:
         self._colours = np.concatenate([column(one) for one in self._materials] + [np.zeros((3, 1), np.float32)], axis=1)
         self._finishes = np.array([one.finish / THOUSAND for one in self._materials] + [self._floor_coat], np.float32)
         self._kinds = np.array([int(one.kind) for one in self._materials] + [int(Kind.MATT)], np.int64)
+        self._second_lanes = 0
         self._mask = (1 << (work.samples - 1).bit_length()) - 1
         self._eye = _Eye(scene.camera, work.image_width, work.image_height)
 
@@ -149,26 +151,27 @@ class _Tracer:
         column_, row = np.tile(x, count).astype(np.float32), np.tile(y, count).astype(np.float32)
         origin, toward = self._eye.look(column_ + np.float32(0.5) + _tent(u), row + np.float32(0.5) + _tent(v), *lens)
         lanes = np.arange(keys.size)
-        film = np.zeros((3, keys.size), np.float32)
+        self._second_lanes = keys.size
+        film = np.zeros((3, 2 * keys.size), np.float32)
         rays = _Rays(origin, toward, np.ones_like(origin), keys, samples, lanes, np.zeros_like(lanes))
         for bounce in range(1, self._work.bounces + 1):
             rays = self._step(rays, film, bounce)
             if not rays.lane.size:
                 break
-        return film.reshape(3, count, x.size)
+        return (film[:, : keys.size] + film[:, keys.size :]).reshape(3, count, x.size)
 
-    def _add(self, film: F32, rays: _Rays, light: F32) -> None:
+    def _add(self, film: F32, rays: _Rays, light: F32, bounce: int) -> None:
         """Put light on the film. No two rays share a lane, so the order of the rays does not matter."""
         given = rays.weight * light
-        film[:, rays.lane] += np.where(rays.matt > 0, np.minimum(given, _INDIRECT_MOST), given)
+        film[:, rays.lane] += np.where((rays.matt > 0) | (bounce > _UNCAPPED), np.minimum(given, _INDIRECT_MOST), given)
 
     def _step(self, rays: _Rays, film: F32, bounce: int) -> _Rays:
         """Follow each ray to what it meets; returns those that go on."""
-        reach, which = nearest(self._clusters, self._floor_index, rays.origin, rays.toward)
+        reach, which = nearest(self._cluster, self._floor_index, rays.origin, rays.toward)
         missed = np.flatnonzero(which == NOTHING)
         if missed.size:
             out = rays.at(missed)
-            self._add(film, out, self._sky.light(out.toward))
+            self._add(film, out, self._sky.light(out.toward), bounce)
         kinds = np.where(which == NOTHING, NOTHING, self._kinds[which])
         onward: list[_Rays] = []
         for kind in Kind:
@@ -177,7 +180,7 @@ class _Tracer:
                 continue
             part, hit = rays.at(some), which[some]
             if kind in (Kind.LIGHT, Kind.GLOW):
-                self._add(film, part, np.where(part.matt > 0, np.float32(0), self._colours.take(hit, axis=1)))
+                self._add(film, part, np.where(part.matt > 0, np.float32(0), self._colours.take(hit, axis=1)), bounce)
                 continue
             part.origin = part.origin + part.toward * reach[some]
             normal = unit(part.origin - self._centres.take(hit, axis=1))
@@ -200,46 +203,66 @@ class _Tracer:
         if kind is Kind.METAL:
             rays.weight = rays.weight * (colour + (1 - colour) * schlick(0.0, cosine))
             rays.toward = roughened(mirrored(rays.toward, normal), normal, self._finishes[hit], u, v)
-        elif kind is Kind.GLASS:
-            rays.toward, entered = through_glass(rays.toward, normal, u)
-            rays.weight = np.where(entered, rays.weight * colour, rays.weight)
+            return [rays]
+        if kind is Kind.GLASS:
+            back, onward, share, entering = through_glass(rays.toward, normal)
+            tint_back, tint_onward = np.ones_like(colour), np.where(entering, colour, np.float32(1))
         else:
             # A film as thin as a bubble's does not bend light; its rim shimmers in complementary colours.
+            back, onward = mirrored(rays.toward, normal), rays.toward
             share = np.minimum(schlick(0.04, cosine) * np.float32(1.6), 1)
-            back = u < share
-            tint = colour * (np.float32(0.6) + cosine) + (1 - colour) * (1 - cosine)
-            rays.weight = np.where(back, rays.weight * tint, rays.weight)
-            rays.toward = np.where(back, mirrored(rays.toward, normal), rays.toward)
-        return [rays]
+            tint_back = colour * (np.float32(0.6) + cosine) + (1 - colour) * (1 - cosine)
+            tint_onward = np.ones_like(colour)
+        thrown, passed = self._divide(rays, share, u, bounce)
+        for part, toward, tint in ((thrown, back, tint_back), (passed, onward, tint_onward)):
+            part[0].toward = toward.take(part[1], axis=1)
+            part[0].weight = part[0].weight * tint.take(part[1], axis=1)
+        return [thrown[0], passed[0]]
+
+    def _divide(self, rays: _Rays, share: F32, coin: F32, bounce: int) -> tuple[tuple[_Rays, I64], tuple[_Rays, I64]]:
+        """The rays that are thrown back and those that are not, each with their places in ``rays``.
+
+        What the eye sees first is followed both ways, each with its share of the weight: a coin there would be noise in plain
+        sight. The second way has lanes of its own. Later a coin decides.
+        """
+        if bounce > 1:
+            thrown, passed = np.flatnonzero(coin < share), np.flatnonzero(coin >= share)
+            return (rays.at(thrown), thrown), (rays.at(passed), passed)
+        everyone = np.arange(share.size)
+        back, onward = rays.at(everyone), rays.at(everyone)
+        back.weight, onward.weight = rays.weight * share, rays.weight * (1 - share)
+        back.lane = rays.lane + self._second_lanes
+        back.keys = rays.keys ^ np.uint32(0x68E31DA4)
+        return (back, everyone), (onward, everyone)
 
     def _scatter_matt(
         self, rays: _Rays, hit: I64, normal: F32, reach: F32, film: F32, bounce: int, onward: tuple[F32, F32]
     ) -> list[_Rays]:
+        """Send rays onward from a clear coat and from the matt surface under it, which lamps light."""
         floor = np.flatnonzero(hit == self._floor_index)
         colour = self._colours.take(hit, axis=1)
         if floor.size:
-            colour[:, floor] = self._enter_haze(rays, floor, reach[floor], film)
+            colour[:, floor] = self._enter_haze(rays, floor, reach[floor], film, bounce)
+        share = coat_share(self._finishes[hit], np.abs(dot(rays.toward, normal)))
         coin, _ = pair(rays.keys, rays.samples, self._mask, bounce * _PURPOSES + _COIN)
-        coated = coin < coat_share(self._finishes[hit], np.abs(dot(rays.toward, normal)))
-        glossy, dull = np.flatnonzero(coated), np.flatnonzero(~coated)
-        shiny = rays.at(glossy)
+        (shiny, glossy), (flat, dull) = self._divide(rays, share, coin, bounce)
         shiny.toward = mirrored(shiny.toward, normal.take(glossy, axis=1))
-        flat, normal = rays.at(dull), normal.take(dull, axis=1)
+        normal = normal.take(dull, axis=1)
         flat.weight = flat.weight * colour.take(dull, axis=1)
         u, v = pair(flat.keys, flat.samples, self._mask, bounce * _PURPOSES + _LAMP)
         for lamp in self._lamps:
-            self._add(film, flat, lamp.shine(self._clusters, flat.origin, normal, u, v))
+            self._add(film, flat, lamp.shine(self._cluster, flat.origin, normal, u, v), bounce)
         flat.toward = scattered(normal, onward[0][dull], onward[1][dull])
         flat.matt = flat.matt + 1
         return [shiny, flat.at(np.flatnonzero(flat.matt <= _MATT_BOUNCES))]
 
-    def _enter_haze(self, rays: _Rays, floor: I64, reach: F32, film: F32) -> F32:
+    def _enter_haze(self, rays: _Rays, floor: I64, reach: F32, film: F32, bounce: int) -> F32:
         """Colours of the floor; what lies far away is partly the horizon's light instead."""
         square = reach * reach
         haze = square / (square + np.float32(self._haze * self._haze))
         part = rays.at(floor)
         part.weight = part.weight * haze
-        self._add(film, part, self._sky.light(np.stack([part.toward[0], np.zeros_like(reach), part.toward[2]])))
+        self._add(film, part, self._sky.light(np.stack([part.toward[0], np.zeros_like(reach), part.toward[2]])), bounce)
         rays.weight[:, floor] *= 1 - haze
         rays.origin[1, floor] = 0
         return self._floor.read(part.origin[0] / self._floor_span, part.origin[2] / self._floor_span, wrap=True)
