@@ -33,19 +33,21 @@ from wire.moments import Instant
 from wire.network import Network
 
 ROUNDS_MAX: Final = 100_000
-TABLES: Final = (DEAL_TABLE, UNIT_TABLE, *Purse.TABLES, *Desk.TABLES)
+DESK_TABLE: Final = "desk"
+TABLES: Final = (DEAL_TABLE, UNIT_TABLE, DESK_TABLE, *Purse.TABLES)
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
 
 class Brain:
-    """One node. ``instance`` names the chain we settle on (None: free books only)."""
+    """One node. ``instance`` names the chain we settle on (None: free books only), ``rows`` are the journal's ``TABLES``."""
 
-    def __init__(self, *, key: SecretKey, network: Network, instance: bytes | None) -> None:
+    def __init__(self, *, key: SecretKey, network: Network, instance: bytes | None, rows: Rows | None = None) -> None:
+        kept = rows or {table: {} for table in TABLES}
         self.network = network
         self.shop = Shop(network, instance)
         self.market = Market(network, key.peer_id)
-        self.desk = Desk(key, network)
+        self.desk = Desk(key, network, kept[DESK_TABLE])
         self.buying = Buying(key, network, self.shop.terms)
         self.selling = Selling(key, network, self.shop.terms)
         self.purse = Purse(key, network, instance)
@@ -55,25 +57,24 @@ class Brain:
             **self._from_outside(),
             **self._between_parts(),
         }
+        self._load(kept)
 
-    # --- the driver's doors -------------------------------------------------------------------------------------------
-    def load(self, rows: Rows) -> None:
-        """Take over what the journal kept, before anything else."""
+    def _load(self, rows: Rows) -> None:
         deals = rows[DEAL_TABLE]
         bought = {key: value for key, value in deals.items() if unpack(Deal, value).role is Role.BUYER}
         sold = {key: value for key, value in deals.items() if key not in bought}
         self.buying.ledger.load(bought, dict(rows[UNIT_TABLE]))
         self.selling.ledger.load(sold, dict(rows[UNIT_TABLE]))
         self.purse.load({table: rows[table] for table in Purse.TABLES})
-        self.desk.load({table: rows[table] for table in Desk.TABLES})
 
+    # --- the driver's doors -------------------------------------------------------------------------------------------
     def handle(self, event: Any, now: Instant) -> tuple[Any, ...]:
         """Take one event; returns the effects for the driver."""
         self._todo.append(event)
         return self._until_quiet(now)
 
     def resume(self, now: Instant) -> tuple[Any, ...]:
-        """After ``load``: everything that our state still owes to anybody."""
+        """After a restart: everything that our state still owes to anybody."""
         for effects in (
             self.market.resume(now),
             self.desk.resume(now),

@@ -5,6 +5,7 @@ from typing import Any
 
 import trio
 
+from cafs.core.manifest import Content
 from cafs.shell.service import ContentService
 from cafs.shell.store import Store
 from peer.core.events import (
@@ -85,22 +86,29 @@ class UnitTasks:
                 return ComputeFailed(unit=effect.unit, code=error.code, sentence=error.sentence)
 
     async def _fetch(self, effect: Fetch) -> Fetched:
-        content = await self._content.fetch(effect.peer, effect.content, effect.ticket, size_max=effect.size)
+        content = await self._content.fetch(effect.peer, effect.content, effect.ticket)
+        if content.size != effect.size:
+            raise Refused("wrong-size", f"the content has {content.size} bytes and not the {effect.size} that were announced")
         await self._store.pin(content.id, effect.owner)
         return Fetched(unit=effect.unit, content=content.id)
+
+    async def _keep(self, data: bytes, owner: str) -> Content:
+        content = await self._store.put(data)
+        await self._store.pin(content.id, owner)
+        return content
 
     async def _compute(self, effect: Compute) -> Computed:
         pool = self.pools.get(effect.worker)
         if pool is None:
             raise Refused("no-worker", f"no worker called {effect.worker!r} is running here")
         result = await pool.run(await self._store.read(effect.work), time_s=effect.time_s)
-        content = await self._store.put(result, owner=effect.owner)
+        content = await self._keep(result, effect.owner)
         return Computed(unit=effect.unit, plain=content.id)
 
     async def _encrypt(self, effect: Encrypt) -> Encrypted:
         plain = await self._store.read(effect.plain)
         cipher = await trio.to_thread.run_sync(encrypt, effect.key, plain)
-        content = await self._store.put(cipher, owner=effect.owner)
+        content = await self._keep(cipher, effect.owner)
         return Encrypted(unit=effect.unit, cipher=content.id, size=content.size)
 
     async def _decrypt(self, effect: Decrypt) -> Decrypted:
@@ -109,5 +117,5 @@ class UnitTasks:
             plain = await trio.to_thread.run_sync(decrypt, effect.key, cipher)
         except DoesNotOpen:
             return Decrypted(unit=effect.unit, plain=None)
-        content = await self._store.put(plain, owner=effect.owner)
+        content = await self._keep(plain, effect.owner)
         return Decrypted(unit=effect.unit, plain=content.id)

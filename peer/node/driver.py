@@ -1,0 +1,92 @@
+"""The pump: one bounded inbox, the brain, the journal, the performer. The rule of ``wire.effects`` is kept here alone."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from peer.core.brain import Brain, saves_first
+from peer.core.events import Tick
+from wire.limits import INBOX_EVENTS
+from wire.moments import SECOND, Instant
+from wire.ports import Journal
+
+EVENTS_PER_TURN = 256
+
+
+def wall_clock() -> Instant:
+    """Now, in microseconds since the Unix epoch."""
+    return Instant(time.time_ns() // 1_000)
+
+
+class Driver:
+    """Feeds the brain and performs what it asks. ``perform`` must return at once: what takes time starts a task."""
+
+    def __init__(self, brain: Brain, journal: Journal, perform: Callable[[Any], None]) -> None:
+        self._brain = brain
+        self._journal = journal
+        self._perform = perform
+        self._send, self._receive = trio.open_memory_channel[Any](INBOX_EVENTS)
+        self._last = Instant(0)
+        self.handled = 0
+        self.dropped = 0
+
+    def now(self) -> Instant:
+        """Now, never earlier than before: a clock set back must not wake the past."""
+        self._last = max(self._last, wall_clock())
+        return self._last
+
+    async def tell(self, event: Any) -> None:
+        """Put an event in the inbox; waits while it is full. For whoever can wait."""
+        await self._send.send(event)
+
+    def tell_nowait(self, event: Any) -> bool:
+        """Put an event in the inbox, or drop it and say so. For readers, who must never wait."""
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            self.dropped += 1
+            return False
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Events in the inbox."""
+        return self._send.statistics().current_buffer_used
+
+    async def run(self) -> None:
+        """Handle events until cancelled. Raises ``LocalFault`` when the journal fails: then nothing more may be promised."""
+        await self._release(self._brain.resume(self.now()))
+        while True:
+            await self._turn(await self._wait())
+
+    async def _wait(self) -> list[Any]:
+        deadline = self._brain.next_deadline()
+        wait_s = (deadline - self.now()) / SECOND if deadline is not None else float("inf")
+        with trio.move_on_after(max(0.0, wait_s)):
+            events = [await self._receive.receive()]
+            while len(events) < EVENTS_PER_TURN:
+                try:
+                    events.append(self._receive.receive_nowait())
+                except trio.WouldBlock:
+                    break
+            return events
+        return [Tick()]
+
+    async def _turn(self, events: list[Any]) -> None:
+        effects: list[Any] = []
+        for event in events:
+            effects.extend(self._brain.handle(event, self.now()))
+            self.handled += 1
+        deadline = self._brain.next_deadline()
+        if deadline is not None and deadline <= self.now():
+            effects.extend(self._brain.handle(Tick(), self.now()))
+        await self._release(tuple(effects))
+
+    async def _release(self, effects: tuple[Any, ...]) -> None:
+        rows, others = saves_first(effects)
+        if rows:
+            await self._journal.commit(rows)
+        for effect in others:
+            self._perform(effect)

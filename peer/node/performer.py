@@ -1,0 +1,139 @@
+"""One table from effect to action. Every action returns at once; what takes time is a task that answers with an event."""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+from escrow.shell.watcher import Watcher
+from orderbook.shell.relay import RelayService
+
+from cafs.shell.service import ContentService
+from cafs.shell.store import Store
+from escrow.core.events import FundingWanted, PhaseChanged, Submit, Unwatch, Watch
+from orderbook.core.events import Check, Checked, ClockJudged, Meet, SendFrame
+from peer.core import events as node
+from peer.net.courier import Courier
+from peer.net.host import Net
+from peer.node.funding import Funding
+from peer.node.tasks import UnitTasks
+from wire.effects import Count
+from wire.errors import BitwrkError
+from wire.keys import PeerId, verify
+from wire.limits import VERIFY_BATCH_MIN
+
+_LOG: Final = logging.getLogger("bitwrk.node")
+HAPPENINGS_KEPT: Final = 1_000
+
+
+class Performer:
+    """Performs effects with the shells it is given. ``replies`` holds who waits for which request."""
+
+    def __init__(
+        self,
+        *,
+        nursery: trio.Nursery,
+        tell: Callable[[Any], Any],
+        net: Net,
+        courier: Courier,
+        relay: RelayService,
+        follow: Callable[[str], None],
+        content: ContentService,
+        store: Store,
+        tasks: UnitTasks,
+        funding: Funding | None,
+        watcher: Watcher | None,
+    ) -> None:
+        self._nursery = nursery
+        self._tell = tell
+        self._net = net
+        self._store = store
+        self.counters: Counter[str] = Counter()
+        self.happenings: deque[dict[str, Any]] = deque(maxlen=HAPPENINGS_KEPT)
+        self.clock: ClockJudged | None = None
+        self.replies: dict[int, Callable[[node.Reply], None]] = {}
+        self.banished: dict[PeerId, str] = {}
+        self._table: dict[type, Callable[[Any], None]] = {
+            node.Post: lambda effect: courier.post(effect.peer, effect.letter),
+            node.Seek: lambda effect: follow(effect.article),
+            node.Grant: lambda effect: content.grant(effect.content, effect.ticket),
+            node.Revoke: lambda effect: content.revoke(effect.ticket),
+            node.Fetch: tasks.start,
+            node.Compute: tasks.start,
+            node.Encrypt: tasks.start,
+            node.Decrypt: tasks.start,
+            node.Stop: lambda effect: tasks.stop(effect.unit),
+            node.Unpin: lambda effect: nursery.start_soon(self._unpin, effect.owner),
+            node.Reply: self._reply,
+            node.Banish: self._banish,
+            SendFrame: lambda effect: relay.send(effect.peer, effect.frame),
+            Meet: lambda effect: relay.connect(effect.peer),
+            Check: self._check,
+            ClockJudged: self._clock,
+            PhaseChanged: self._phase_changed,
+            Count: self._count,
+        }
+        if funding is not None and watcher is not None:
+            self._table[FundingWanted] = funding.want
+            self._table[Submit] = funding.submit
+            self._table[Watch] = lambda effect: watcher.watch(effect.outpoint)
+            self._table[Unwatch] = lambda effect: watcher.unwatch(effect.outpoint)
+
+    def __call__(self, effect: Any) -> None:
+        """Perform one effect."""
+        action = self._table.get(type(effect))
+        if action is None:
+            self.counters[f"no-action-{type(effect).__name__}"] += 1
+        else:
+            action(effect)
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Something the owner may want to see."""
+        self.happenings.append({"kind": kind, **facts})
+
+    def _count(self, effect: Count) -> None:
+        self.counters[effect.code] += effect.amount
+
+    def _reply(self, effect: node.Reply) -> None:
+        answer = self.replies.pop(effect.request, None)
+        if answer is not None:
+            answer(effect)
+
+    def _check(self, effect: Check) -> None:
+        if len(effect.items) < VERIFY_BATCH_MIN:
+            self._tell(_verified(effect))
+        else:
+            self._nursery.start_soon(self._check_in_thread, effect)
+
+    async def _check_in_thread(self, effect: Check) -> None:
+        self._tell(await trio.to_thread.run_sync(_verified, effect))
+
+    async def _unpin(self, owner: str) -> None:
+        try:
+            await self._store.unpin(owner)
+        except BitwrkError as error:
+            _LOG.warning("content could not be unpinned: %s", error.sentence)
+
+    def _banish(self, effect: node.Banish) -> None:
+        _LOG.warning("peer banned: %s", effect.sentence)
+        self.banished[PeerId(effect.peer)] = effect.sentence
+        self.note("banned", peer=effect.peer.hex(), reason=effect.sentence)
+        self._nursery.start_soon(self._net.disconnect, PeerId(effect.peer))
+
+    def _clock(self, effect: ClockJudged) -> None:
+        self.clock = effect
+        if effect.skewed:
+            _LOG.warning("%s", effect.sentence)
+
+    def _phase_changed(self, effect: PhaseChanged) -> None:
+        self.note("channel", channel=effect.channel.hex(), phase=effect.phase.value, reason=effect.sentence)
+        _LOG.info("channel %s is %s: %s", effect.channel.hex()[:12], effect.phase.value, effect.sentence)
+
+
+def _verified(effect: Check) -> Checked:
+    good: list[bytes] = []
+    bad: list[bytes] = []
+    for item in effect.items:
+        (good if verify(item.public, item.digest, item.signature) else bad).append(item.id)
+    return Checked(good=tuple(good), bad=tuple(bad))
