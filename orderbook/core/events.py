@@ -144,7 +144,7 @@ MarketEffect = SendFrame | Check | Meet | Cleared | ClockJudged | Count | Blame
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
     """Keep an order for ``quantity`` units standing at this price; 0 withdraws. ``quantity`` is what still remains to be agreed,
-    an absolute number. ``avoid`` holds 20-byte account hashes.
+    an absolute number. ``avoid`` holds 20-byte account hashes; the first eight are heeded.
     """
 
     book: bytes

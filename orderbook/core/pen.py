@@ -69,7 +69,7 @@ class Pen:
     def want(self, want: Want, now: Instant) -> Line | None:
         """Change the line that ``want`` speaks of, made if there is none; None when the book has no slot left for us."""
         require(0 <= want.price_msat <= PRICE_MAX_MSAT, "price", "a price is 0 to 2^40 msat")
-        require(want.quantity >= 0 and len(set(want.avoid)) <= AVOID_MAX, "want", "a quantity is not negative, avoid is short")
+        require(want.quantity >= 0, "quantity", "a quantity is not negative")
         name = (want.book, want.side, want.price_msat)
         line = self.lines.get(name)
         if line is None:
@@ -77,7 +77,7 @@ class Pen:
             if slot is None:
                 return None
             line = self.lines[name] = Line(book=want.book, side=want.side, price_msat=want.price_msat, slot=slot)
-        avoid = tuple(sorted(set(want.avoid)))
+        avoid = tuple(sorted(set(want.avoid[:AVOID_MAX])))
         if (line.wanted, line.avoid) != (want.quantity, avoid):
             line.wanted, line.avoid, line.changed_at = want.quantity, avoid, now
         return line
