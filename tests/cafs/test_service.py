@@ -1,6 +1,7 @@
 """The service over streams in memory: F2, F3, F4, F5 of the acceptance list, and what happens when things die."""
 
 import random
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -440,3 +441,72 @@ async def test_a_cancelled_fetch_leaves_nothing_held(tmp_path: Path) -> None:
         await _quiet(two)
         assert (await two.source.usage()).locked_bytes == 0
         assert len(await two.fetch(content)) == 8_000_000
+
+
+async def test_a_large_content_flows_in_bounded_memory(tmp_path: Path) -> None:
+    async def much() -> AsyncIterator[bytes]:
+        for seed in range(40):
+            yield noise(seed, 1 << 20)
+
+    async with pair(tmp_path) as two:
+        content = await two.source.put(much())
+        two.serving.grant(content.id, TICKET)
+        tracemalloc.start()
+        try:
+            fetched = await two.fetching.fetch(BUYER, content.id, TICKET)
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert fetched == content
+        # A window at the receiver, a batch and a pipe at the sender, and the list of 2,400 chunks at both.
+        assert peak_bytes < 20_000_000
+        assert two.net.most_unread_bytes < WINDOW_BYTES + CHUNK_MAX_BYTES
+
+
+async def test_sellers_pass_a_content_on(tmp_path: Path) -> None:
+    """F8: with a ticket a node fetches from one that has fetched, and the buyer uploads about once."""
+    data = noise(1, 2_000_000)
+    async with pair(tmp_path) as two:
+        content = await two.offer(data)
+        await two.fetch(content)
+        two.fetching.grant(content, b"t" * 16)
+        for number in (3, 4, 5):
+            async with Store(tmp_path / str(number)) as store:
+                service = ContentService(two.net.node(key(number).peer_id), store)
+                await service.fetch(SELLER, content, b"t" * 16)
+                assert await store.read(content) == data
+        assert two.net.sent[BUYER] < 1.05 * len(data)
+        assert two.net.sent[SELLER] > 3 * len(data)
+
+
+async def test_a_partial_fetch_is_resumed_after_a_restart(tmp_path: Path) -> None:
+    data = noise(2, 6_000_000)
+    async with pair(tmp_path) as two:
+        content = await two.offer(data)
+        with trio.CancelScope() as scope:
+
+            def stop(progress: Progress) -> None:
+                if progress.held > 3_000_000:
+                    scope.cancel()
+
+            await two.fetching.fetch(BUYER, content, TICKET, stop)
+        assert scope.cancelled_caught
+    async with pair(tmp_path) as two:
+        two.serving.grant(content, TICKET)
+        assert await two.fetch(content) == data
+        await _quiet(two)
+        assert two.serving.statistics().sent_bytes < 3_200_000
+
+
+async def test_damage_at_the_receiver_is_mended_by_the_next_attempt(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        data = noise(3, 1_000_000)
+        content = await two.offer(data)
+        await two.fetch(content)
+        two.target._shelf._db.execute("UPDATE bodies SET data = zeroblob(length(data)) WHERE number = 5")
+        two.target._shelf._db.execute("UPDATE contents SET complete = 0")
+        assert await two.fetch(content) == data
+        await _quiet(two)
+        assert (
+            two.serving.statistics().chunks_sent == two.target._shelf._db.execute("SELECT count(*) FROM blobs").fetchone()[0] + 1
+        )
