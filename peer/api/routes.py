@@ -179,6 +179,14 @@ def _add_v1(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
     listing("workers", service.workers, "Workers of this node")
     listing("books", service.books, "Order books this node follows")
 
+    @app.post("/v1/books", summary="Follow the books of an article")
+    async def watch(article: Annotated[str, Query(max_length=ARTICLE_MAX_CHARS)]) -> list[dict[str, Any]]:
+        """Take part in the books of an article from now on, to see its market before trading; returns all books followed."""
+        if _ARTICLE.fullmatch(article) is None:
+            raise Refused("bad-article", f"an article is 1 to {ARTICLE_MAX_CHARS} visible ASCII characters")
+        await service.watch(article)
+        return service.books()
+
     @app.post("/v1/channels/close", summary="Close all channels on chain")
     async def close_channels(
         reason: Annotated[str, Query(max_length=REASON_MAX_CHARS)] = "asked by the owner",

@@ -153,7 +153,10 @@ async def serve_api(
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until ``stop`` is set; takes over ``listener``, starts with its port, and returns when all connections have ended."""
+    """Serve until ``stop`` is set or we are cancelled; takes over ``listener``, and starts with its port.
+
+    Returns when all connections have ended, which takes at most ``API_STOP_GRACE_S`` and the time the service takes to be cancelled.
+    """
     port: int = listener.getsockname()[1]
     connections = _Connections(Gate(make_app(service, stop), token=token, port=port))
     accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
@@ -165,7 +168,9 @@ async def serve_api(
                 await stop.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            await accepting.aclose()
-        await connections.end()
-        # Handlers blocked in the application, not on their connection, end here.
+            # Also when we are cancelled: a connection whose write is shielded ends only by being closed.
+            with trio.CancelScope(shield=True):
+                await accepting.aclose()
+                await connections.end()
+        # What is left is blocked in the application, not on its connection.
         handlers.cancel_scope.cancel()

@@ -46,6 +46,10 @@ class NodeService(Protocol):
 
     def books(self) -> list[Json]: ...
 
+    async def watch(self, article: str) -> None:
+        """Take part in the books of ``article`` from now on, so that ``books`` shows them."""
+        ...
+
     async def close_channels(self, reason: str) -> list[Json]:
         """Begin to close every channel on chain; returns those that were asked to close."""
         ...
@@ -63,7 +67,6 @@ STATUS: Final = {
     "bad-multipart": 400,
     "bad-request": 400,
     "bad-wait": 400,
-    "unfinished-body": 400,
     "token-missing": 401,
     "token-wrong": 401,
     "no-funds": 402,

@@ -27,7 +27,7 @@ def _run(settings: Settings, offers: tuple[Offer, ...]) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
     )
-    from peer.node import run_node
+    from peer.node.run import run_node
 
     run_node(settings, offers)
 
@@ -78,8 +78,8 @@ def devchain(
 ) -> None:
     """Run a development chain (regtest, play money) that several nodes on this machine can share."""
     import trio
-    from escrow.shell.devchain import serve_devchain
 
+    from escrow.shell.devchain import serve_devchain
     from peer.home import Home
 
     folder = Home.at(home_folder(home)).folder / "devchain"
@@ -101,6 +101,6 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the picture and the receipts go.")] = Path("demo-out"),
 ) -> None:
     """Have strangers render a picture: real nodes, a real market and a real chain, all on this machine with play money."""
-    from peer.demo import run_demo
+    from peer.demo.run import run_demo
 
     run_demo(DemoOptions(sellers=sellers, tiles=tiles, kill_one=kill_one, check=check, out=out))

@@ -67,7 +67,7 @@ async def _main(options: DemoOptions) -> None:
     job = Job(works=cut(plan, columns, rows))
     console.print("[bold]BitWrk[/]: a picture rendered by strangers and paid for, on this machine, with [bold]play money[/]")
     console.print(f"The picture: {plan.width} x {plan.height} pixels in {len(job.works)} tiles, {plan.samples} rays each pixel")
-    async with open_cluster(options.out / "nodes") as cluster, httpx.AsyncClient(timeout=None, limits=_LIMITS) as client:
+    async with open_cluster(options.out / "nodes") as cluster, httpx.AsyncClient(timeout=TILE_TIMEOUT_S, limits=_LIMITS) as client:
         sellers, buyer = await _start(cluster, client, options, console)
         await _see_market(client, buyer, len(sellers))
         await _buy(client, buyer, sellers, job, options, console)
@@ -133,7 +133,7 @@ async def _see_market(client: httpx.AsyncClient, buyer: Node, sellers: int) -> N
     base, headers = buyer.reach()
     with trio.move_on_after(MARKET_TIMEOUT_S):
         while True:
-            answer = await client.get(f"{base}/v1/books", headers=headers, params={"article": RAYS_ARTICLE})
+            answer = await client.post(f"{base}/v1/books", headers=headers, params={"article": RAYS_ARTICLE})
             answer.raise_for_status()
             account = (await client.get(f"{base}/v1/account", headers=headers)).json()
             books = [one for one in answer.json() if one["article"] == RAYS_ARTICLE and not one["free"]]

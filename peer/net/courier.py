@@ -36,7 +36,6 @@ _RETRY_MAX_S: Final = 8.0
 
 Inbox = Callable[[PeerId, bytes], Awaitable[None]]
 PeerCallback = Callable[[PeerId], None]
-BlameCallback = Callable[[PeerId, Misbehaved], None]
 
 
 @dataclass(slots=True)
@@ -64,10 +63,6 @@ def _nobody(_: PeerId) -> None:
     return
 
 
-def _nothing(_: PeerId, __: Misbehaved) -> None:
-    return
-
-
 class Courier:
     """See the module. ``inbox(peer, payload)`` is awaited letter by letter; it should only put the letter somewhere."""
 
@@ -79,14 +74,12 @@ class Courier:
         protocol: str = TRADE,
         on_up: PeerCallback = _nobody,
         on_down: PeerCallback = _nobody,
-        on_blame: BlameCallback = _nothing,
     ) -> None:
         self._streams = streams
         self._inbox = inbox
         self._protocol = protocol
         self._on_up = on_up
         self._on_down = on_down
-        self._on_blame = on_blame
         self._lines: dict[PeerId, _Line] = {}
         self._nursery: trio.Nursery | None = None
         self._counters: Counter[str] = Counter()
@@ -218,7 +211,6 @@ class Courier:
             await self._read(line, stream)
         except Misbehaved as error:
             self._counters[error.code] += 1
-            self._on_blame(line.peer, error)
         await stream.reset()
 
     # --- out -----------------------------------------------------------------------------------------------

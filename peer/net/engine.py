@@ -12,9 +12,6 @@ from typing import Any, Final
 
 import trio
 
-from peer.net.yamux import bounded_yamux  # first, because it sets what libp2p reads from the environment
-
-# isort: split
 import libp2p.network.connection.swarm_connection as _swarm_connection
 from coincurve import PrivateKey
 from libp2p import new_host
@@ -32,6 +29,7 @@ from peer.net.addresses import AddressBook, announced
 from peer.net.admission import Admission
 from peer.net.dialler import Dialler, unreachable
 from peer.net.guards import Guard, RawHandler
+from peer.net.yamux import bounded_yamux
 from wire.keys import PeerId, SecretKey
 from wire.limits import DIAL_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, KAD_STREAM_TIMEOUT_S, KAD_STREAMS_PER_PEER_MAX, PEERS_MAX
 
@@ -115,6 +113,7 @@ class Engine:
         )
         swarm = host.get_network()
         swarm.retry_config = RetryConfig(max_retries=0)
+        _use_our_multiplexer(swarm.upgrader.muxer_multistream)
         swarm.set_resource_manager(None)  # its per-peer rates refuse honest reconnects; our own bounds stand instead
         return host
 
@@ -215,6 +214,16 @@ class Engine:
             await connection.close()
         except Exception:
             self.counters["close-failed"] += 1
+
+
+def _use_our_multiplexer(muxers: Any) -> None:
+    """Make ``muxer_opt`` count: for yamux the library builds its own class whatever was given."""
+
+    async def new_connection(secured: Any, peer: Any) -> Any:
+        protocol, kind = await muxers._selector.select(secured, secured.is_initiator, muxers.negotiate_timeout)
+        return muxers._annotate_connection(kind(secured, peer, is_initiator=secured.is_initiator), secured, protocol)
+
+    muxers.new_conn = new_connection
 
 
 def _announce(listening: Sequence[Any]) -> list[Any]:

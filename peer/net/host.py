@@ -52,6 +52,7 @@ class Net:
         self._handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._watchers: list[tuple[PeerCallback, PeerCallback]] = []
         self._blame_watchers: list[BlameCallback] = []
+        self._last_blamed: Misbehaved | None = None
         self._since: dict[PeerId, Instant] = {}
         self._engine: Engine | None = None
         self._kad: Kad | None = None
@@ -130,7 +131,7 @@ class Net:
         async def handle(raw: Any) -> None:
             remote = PeerId(raw.muxed_conn.peer_id.to_bytes())
             public_of(remote)
-            stream = FramedStream(raw, remote, self._counters)
+            stream = FramedStream(raw, remote, self._counters, self._on_blame)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stream.pump)
                 await handler(stream)
@@ -148,7 +149,7 @@ class Net:
         if peer != self.me and not engine.dialler.connected(peer) and not engine.dialler.known(peer) and self._kad is not None:
             await self._kad.find_peer(peer)
         await engine.dialler.dial(peer)
-        stream = FramedStream(await engine.open_raw(peer, protocol), peer, self._counters)
+        stream = FramedStream(await engine.open_raw(peer, protocol), peer, self._counters, self._on_blame)
         if self._nursery is None:
             await stream.reset()
             raise unreachable(peer, "the node is restarting")
@@ -314,6 +315,9 @@ class Net:
             self._tell(down, peer)
 
     def _on_blame(self, peer: bytes, error: Misbehaved) -> None:
+        if error is self._last_blamed:
+            return  # the stream told it already, and its handler has run into it
+        self._last_blamed = error
         for blame in self._blame_watchers:
             self._tell(blame, PeerId(peer), error)
 
@@ -341,15 +345,17 @@ async def open_host(
     own = show_peer(key.peer_id)
     known = [one for one in dict.fromkeys((*bootstrap, *kept)) if not one.endswith("/" + own)]
     net = Net(key, network, [listen_multiaddr(one) for one in listen], known)
-    fault: LocalFault | None = None
+    failed: Exception | None = None
     async with trio.open_nursery() as nursery:
-        fault = await nursery.start(net.run)
-        if fault is None:
+        failed = await nursery.start(net.run)
+        if failed is None:
             try:
                 yield net
+            except Exception as error:
+                failed = error  # raised again below, or the nursery would wrap it in a group
             finally:
                 if home is not None:
                     save_peers(home, net.reachable())
                 net.stop()
-    if fault is not None:
-        raise fault
+    if failed is not None:
+        raise failed

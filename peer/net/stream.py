@@ -8,6 +8,7 @@ their own credits in their messages; the bound is far above what a well-behaved 
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
@@ -26,10 +27,11 @@ _CLOSE_S: Final = 2.0
 class FramedStream:
     """One framed stream over a libp2p stream; see ``wire.ports.Stream``. ``pump`` has to run beside it."""
 
-    def __init__(self, raw: Any, remote: PeerId, counters: Counter[str]) -> None:
+    def __init__(self, raw: Any, remote: PeerId, counters: Counter[str], blame: Callable[[PeerId, Misbehaved], None]) -> None:
         self._raw = raw
         self._remote = remote
         self._counters = counters
+        self._blame = blame
         self._frames_in, self._frames_out = trio.open_memory_channel[bytes](math.inf)
         self._buffered_bytes = 0
         self._failure: Misbehaved | StreamClosed | None = None
@@ -98,6 +100,7 @@ class FramedStream:
         except Misbehaved as error:
             self._failure = error
             self._counters[error.code] += 1
+            self._blame(self._remote, error)
             await self.reset()
         except StreamClosed as error:
             self._failure = error

@@ -1,6 +1,6 @@
 """Stream multiplexing that holds its peer to the rules: yamux with every bound enforced.
 
-This is libp2p's ``Yamux`` with its receive loop and its writer replaced, because of five things the original does:
+This is libp2p's ``Yamux`` with its receive loop and its writer replaced, because of six things the original does:
 
 - it only logs when a peer sends more than the window it was given; here that stream is reset and counted;
 - it accepts any number of inbound streams, and blocks the whole connection while ten of them wait to be accepted;
@@ -9,18 +9,16 @@ This is libp2p's ``Yamux`` with its receive loop and its writer replaced, becaus
   here answers go to a bounded queue, and a peer that lets it fill up loses the connection;
 - it writes to the socket from whoever calls, so cancelling that caller in the middle of a frame leaves half of an
   encrypted message on the wire; here one task per connection writes, and callers wait only for a place in its queue;
+- it sends a window update for nearly every small read; here when half of the window is used up;
 - it never notices that a peer has gone without a word; here silence for ``SILENCE_MAX_S`` ends the connection.
 
 Wire format: https://github.com/hashicorp/yamux/blob/master/spec.md
 """
 
-import os
 import struct
 from collections import Counter, deque
 from contextlib import suppress
 from typing import Any, ClassVar, Final
-
-os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")  # otherwise every small read sends a window update
 
 import trio
 from libp2p.network.connection.exceptions import RawConnError
@@ -43,6 +41,8 @@ SYN, ACK, FIN, RST = 1, 2, 4, 8
 
 _HEADER: Final = struct.Struct("!BBHII")
 _CLOSE_FLUSH_S: Final = 0.5
+_FAST_ROUND_TRIPS: Final = 4
+_ROUND_TRIP_LEAST_S: Final = 0.001
 
 
 def frame(kind: int, flags: int, stream_id: int, length: int, body: bytes = b"") -> bytes:
@@ -55,12 +55,22 @@ class _Ended(Exception):
 
 
 class BoundedStream(YamuxStream):  # type: ignore[misc]
-    """A stream whose receive window stops growing at ``STREAM_WINDOW_MAX_BYTES``."""
+    """A stream whose receive window is granted in large pieces and stops growing at ``STREAM_WINDOW_MAX_BYTES``.
 
-    def _apply_autotune_epoch(self, buffered: int) -> int:
-        if self.target_recv_window * 2 > STREAM_WINDOW_MAX_BYTES:
-            return 0
-        return int(super()._apply_autotune_epoch(buffered))
+    The original sends an update for nearly every small read, and doubles the window each time.
+    """
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        open_bytes = self.recv_window + len(self.conn.stream_buffers.get(self.stream_id, b""))
+        if self.recv_closed or self.target_recv_window - open_bytes < self.target_recv_window // 2:
+            return
+        now = trio.current_time()
+        if now - self.epoch_start < _FAST_ROUND_TRIPS * max(self.conn.rtt(), _ROUND_TRIP_LEAST_S):
+            self.target_recv_window = min(2 * self.target_recv_window, STREAM_WINDOW_MAX_BYTES)
+        self.epoch_start = now
+        grant = self.target_recv_window - open_bytes
+        self.recv_window += grant
+        await self.send_window_update(grant)
 
 
 class BoundedYamux(Yamux):  # type: ignore[misc]

@@ -168,7 +168,7 @@ class _Node:
         self._articles: set[str] = set()
         self._driver = Driver(brain, journal, self._perform)
         tell = self._driver.tell
-        self._courier = Courier(net, self._letter, on_up=self._peer_up, on_down=self._peer_down, on_blame=self._blame)
+        self._courier = Courier(net, self._letter, on_up=self._peer_up, on_down=self._peer_down)
         self._relay = RelayService(net, self._relay_event, on_blame=self._blame)
         self._directory = DirectoryService(Directory(key.peer_id, settings.network.name), net, self._meet)
         content = ContentService(net, store)

@@ -49,7 +49,10 @@ def main(arguments: list[str]) -> None:
     if sys.platform == "linux":
         _lower(resource.RLIMIT_AS, memory)
     os.nice(niceness)
-    os.execv(command[0], command)  # noqa: S606 - an argument list of our own, and no shell is wanted
+    try:
+        os.execv(command[0], command)  # noqa: S606 - an argument list of our own, and no shell is wanted
+    except OSError as error:
+        sys.exit(f"{command[0]} cannot be started: {error.strerror}")
 
 
 if __name__ == "__main__":

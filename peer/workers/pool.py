@@ -102,8 +102,8 @@ class WorkerPool:
                 else:
                     await self._bury(worker)
                 raise
-            except BaseException as ended:
-                self._cancelled += isinstance(ended, trio.Cancelled)
+            except BaseException:  # cancelled: nothing else comes out of asking
+                self._cancelled += 1
                 await self._bury(worker)
                 raise
             self._done += 1
