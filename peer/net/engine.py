@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import trio
-
 import libp2p.network.connection.swarm_connection as _swarm_connection
+import trio
 from coincurve import PrivateKey
 from libp2p import new_host
 from libp2p.crypto.keys import KeyPair

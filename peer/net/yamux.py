@@ -60,6 +60,10 @@ class BoundedStream(YamuxStream):  # type: ignore[misc]
     The original sends an update for nearly every small read, and doubles the window each time.
     """
 
+    recv_window: int
+    target_recv_window: int
+    epoch_start: float
+
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
         open_bytes = self.recv_window + len(self.conn.stream_buffers.get(self.stream_id, b""))
         if self.recv_closed or self.target_recv_window - open_bytes < self.target_recv_window // 2:
