@@ -155,7 +155,7 @@ async def serve_api(
 ) -> None:
     """Serve until ``stop`` is set or we are cancelled; takes over ``listener``, and starts with its port.
 
-    Returns when all connections have ended, which takes at most ``API_STOP_GRACE_S`` and the time the service takes to be cancelled.
+    Returns when all connections have ended: at most ``API_STOP_GRACE_S`` later, and what the service takes to be cancelled.
     """
     port: int = listener.getsockname()[1]
     connections = _Connections(Gate(make_app(service, stop), token=token, port=port))

@@ -21,6 +21,8 @@ class FakeNode:
         self.bought: list[tuple[str, str, int | None, float]] = []
         self.refusal: Exception | None = None
         self.hold = False
+        self.broken = False
+        self.watched: list[str] = []
         self.gate = trio.Event()
         self.waiting = trio.Event()
         self.cancelled = trio.Event()
@@ -103,7 +105,12 @@ class FakeNode:
         return [{"worker": 1}]
 
     def books(self) -> list[Json]:
-        raise RuntimeError("a mistake in the node")
+        if self.broken:
+            raise RuntimeError("a mistake in the node")
+        return [{"article": article} for article in self.watched]
+
+    async def watch(self, article: str) -> None:
+        self.watched.append(article)
 
     async def close_channels(self, reason: str) -> list[Json]:
         self.closed_for.append(reason)
@@ -120,10 +127,11 @@ class FakeNode:
 class Served:
     """A served node: how to reach it, and how to stop it."""
 
-    def __init__(self, node: FakeNode, port: int, stop: trio.Event) -> None:
+    def __init__(self, node: FakeNode, port: int, stop: trio.Event, scope: trio.CancelScope) -> None:
         self.node = node
         self.port = port
         self.stop = stop
+        self.scope = scope
         self.ended = trio.Event()
 
     @property
@@ -148,7 +156,7 @@ async def served(node: FakeNode | None = None) -> AsyncIterator[Served]:
     node = node or FakeNode()
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        one = Served(node, 0, stop)
+        one = Served(node, 0, stop, nursery.cancel_scope)
 
         async def run(*, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
             await serve_api(node, bind_loopback(0), TOKEN, stop, task_status=task_status)

@@ -144,7 +144,9 @@ async def test_more_requests_than_the_bound_are_turned_away(monkeypatch: pytest.
 
 
 async def test_a_mistake_in_the_node_is_a_500_in_json_and_the_node_lives(caplog: pytest.LogCaptureFixture) -> None:
-    async with served() as one, one.client() as client:
+    node = FakeNode()
+    node.broken = True
+    async with served(node) as one, one.client() as client:
         with caplog.at_level(logging.ERROR):
             answer = await client.get("/v1/books")
         assert answer.status_code == 500

@@ -24,6 +24,17 @@ async def test_the_listings() -> None:
         assert (await client.get("/v1/status/")).status_code == 404
 
 
+async def test_following_the_books_of_an_article() -> None:
+    async with served() as one, one.client() as client:
+        assert (await client.get("/v1/books")).json() == []
+        assert (await client.post("/v1/books", params={"article": "net.bitwrk/rays/1"})).json() == [
+            {"article": "net.bitwrk/rays/1"}
+        ]
+        for bad in ({}, {"article": ""}, {"article": "a b"}, {"article": "a" * 129}):
+            assert (await client.post("/v1/books", params=bad)).status_code == 400
+        assert one.node.watched == ["net.bitwrk/rays/1"]
+
+
 async def test_close_channels() -> None:
     async with served() as one, one.client() as client:
         answer = await client.post("/v1/channels/close", params={"reason": "moving house"})
@@ -124,6 +135,21 @@ async def test_a_client_that_does_not_read_cannot_hold_up_the_end(monkeypatch: p
         assert node.file_closed.is_set()
         for stream in (stalled, idle, half):
             await stream.aclose()
+
+
+async def test_being_cancelled_is_not_held_up_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer.api.server, "API_STOP_GRACE_S", 0.05)
+    node = FakeNode()
+    node.endless_file = "a" * 64
+    async with served(node) as one:
+        stalled = await one.raw()
+        await stalled.send_all(one.head("GET /file/" + "a" * 64))
+        await stalled.receive_some(100)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        one.scope.cancel()
+    # The server is at its end here, while the client still holds its connection and does not read.
+    assert node.file_closed.is_set()
+    await stalled.aclose()
 
 
 async def test_an_answer_under_way_is_finished() -> None:
