@@ -26,12 +26,28 @@ FIRST_BLOCKS = 120
 
 
 class KernelChain:
-    """A chain of our own; open it with ``open_kernel``."""
+    """A chain of our own; open it with ``KernelChain.open``."""
 
     def __init__(self, regtest: Regtest, network: Network) -> None:
         self._regtest = regtest
         self._network = network
         self._limiter = trio.CapacityLimiter(1)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, folder: Path, network: Network = REGTEST, first_blocks: int = FIRST_BLOCKS
+    ) -> "AsyncIterator[KernelChain]":
+        """The chain kept in ``folder``, which is locked meanwhile. Raises ``LocalFault`` when it is in use."""
+        regtest = await trio.to_thread.run_sync(partial(Regtest, folder, network))
+        try:
+            chain = cls(regtest, network)
+            if regtest.height == 0 and first_blocks:
+                await chain.mine(first_blocks)
+            yield chain
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(regtest.close)
 
     async def call(self, work: Callable[[Regtest], T]) -> T:
         """Run ``work`` on the chain in its thread; it is not interrupted."""
@@ -79,17 +95,3 @@ class KernelChain:
     async def faucet(self, script: bytes, value_sat: int) -> bytes:
         """Send play money; returns the txid, to be mined with the next block."""
         return await self.call(lambda chain: chain.faucet(script, value_sat))
-
-
-@asynccontextmanager
-async def open_kernel(folder: Path, network: Network = REGTEST, first_blocks: int = FIRST_BLOCKS) -> AsyncIterator[KernelChain]:
-    """The chain kept in ``folder``, which is locked meanwhile. Raises ``LocalFault`` when it is in use."""
-    regtest = await trio.to_thread.run_sync(partial(Regtest, folder, network))
-    try:
-        chain = KernelChain(regtest, network)
-        if regtest.height == 0 and first_blocks:
-            await chain.mine(first_blocks)
-        yield chain
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(regtest.close)

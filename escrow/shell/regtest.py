@@ -4,6 +4,7 @@ Plain blocking calls, one at a time; ``KernelChain`` puts them behind trio. The 
 spend: play money needs no key.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ class Regtest:
 
     def __init__(self, folder: Path, network: Network, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        # Without it two chains begun in the same second would share their first blocks, and so their name.
+        self._tag = secrets.token_bytes(8)
         self._consensus = Consensus(folder)
         self._ledger = Ledger()
         for height in range(self._consensus.height + 1):
@@ -98,6 +101,11 @@ class Regtest:
         rival = self._mempool.spends.get(outpoint)
         return OutInfo(output.value_sat, output.script, height, None if rival is None else self.transaction(rival))
 
+    def is_coinbase(self, outpoint: OutPoint) -> bool:
+        """Whether the unspent output is a block's reward."""
+        coin = self._ledger.coins.get(outpoint)
+        return coin is not None and coin.coinbase
+
     def coins_of(self, script: bytes) -> list[Coin]:
         """Confirmed unspent outputs with this script, oldest first; those spent by waiting transactions included."""
         found = [one for one in self._ledger.coins.values() if one.output.script == script]
@@ -137,6 +145,7 @@ class Regtest:
             script=script,
             body=body,
             fees_sat=fees_sat,
+            tag=self._tag,
         )
         self.add_block(raw)
         if self.height != height:
