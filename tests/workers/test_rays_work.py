@@ -1,6 +1,7 @@
 """What a work may say, how its bytes lie, and which refusal each broken rule gets."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from peer.workers.pool import WorkFailed, open_pool
 from peer.workers.rays.demo import demo_scene
 from peer.workers.rays.local import render_locally
-from peer.workers.rays.request import BadWork, Kind, Material, Result, Scene, Work, read_result, read_work
+from peer.workers.rays.request import BadWork, Kind, Material, Result, Scene, Work, check_result, read_result, read_work
 from peer.workers.rays.tiles import Plan, cut, grid, join, write_png
 from peer.workers.rays.tracer import compute
 from peer.workers.spec import built_in
@@ -53,6 +54,7 @@ def camera(**fields: object) -> bytes:
         (changed(top=6, height=1), "bad-rectangle"),
         (changed(image_width=7), "bad-rectangle"),
         (changed(image_width=16_384, image_height=16_384, width=16_384, height=16_384), "too-costly"),
+        (changed(image_width=16_384, image_height=16_384, width=16_384, height=6_000, samples=1, bounces=1), "too-costly"),
         (changed(image_width=4_096, width=4_096, samples=4_096, bounces=3), "too-costly"),
         (
             with_scene(sky=dataclasses.replace(small_scene().sky, texture=dataclasses.replace(texture(8, 7), side=7))),
@@ -204,6 +206,8 @@ def result(**fields: object) -> bytes:
         ([], "gap"),
         ([result()], "gap"),
         ([result(), result()], "overlap"),
+        ([result(image_width=16_384, image_height=16_384)], "gap"),
+        ([result(image_width=2), result(left=1), result()], "overlap"),
         ([result(), result(image_width=3, left=1)], "other-picture"),
         ([result(left=2, image_width=2)], "not-a-result"),
         ([result(pixels=b"abcdef")], "not-a-result"),
@@ -214,6 +218,16 @@ def test_results_that_make_no_picture(results: list[bytes], code: str) -> None:
     with pytest.raises(BadWork) as caught:
         join(results)
     assert caught.value.code == code
+
+
+def test_a_result_answers_one_work_only() -> None:
+    works = cut(PLAN, 2, 2)
+    answer = compute(works[1])
+    check_result(works[1], answer)
+    for other in (works[0], works[2], works[3], ONE):
+        with pytest.raises(BadWork) as caught:
+            check_result(other, answer)
+        assert caught.value.code == "other-rectangle"
 
 
 def test_png_keeps_every_pixel(tmp_path: Path) -> None:
@@ -237,3 +251,19 @@ async def test_rendering_locally_reports_the_failure() -> None:
     with pytest.raises(WorkFailed) as caught:
         await render_locally([ONE, b"junk"], 1)
     assert caught.value.detail == "not-a-work"
+
+
+def test_the_specification_names_every_field_and_refusal() -> None:
+    from peer.workers.rays import request, tiles
+
+    page = (Path(__file__).parents[2] / "docs/spec/rays.md").read_text()
+    for kind in (Work, Result, Scene, request.Sky, request.Floor, request.Texture, Material, request.Sphere, request.Camera):
+        for field in dataclasses.fields(kind):
+            assert f"`{field.name}`" in page, f"{kind.__name__}.{field.name}"
+    sources = "".join(Path(str(one.__file__)).read_text() for one in (request, tiles))
+    codes = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', sources))
+    assert len(codes) >= 11
+    for code in codes:
+        assert f"`{code}`" in page, code
+    for one in Kind:
+        assert f"| {one.value} | {one.name}" in page

@@ -17,6 +17,7 @@ from wire.limits import (
     RAYS_SAMPLES_MAX,
     RAYS_SPHERES_MAX,
     RAYS_TEXTURE_MAX_SIDE,
+    RESULT_MAX_BYTES,
 )
 
 FORMAT: Final = 1
@@ -24,7 +25,7 @@ THOUSAND: Final = 1_000
 LIGHTS_MAX: Final = 4
 _FAR: Final = 1_000_000
 _TEXTURE_MAX_BYTES: Final = 3 * RAYS_TEXTURE_MAX_SIDE * RAYS_TEXTURE_MAX_SIDE
-_PIXELS_MAX_BYTES: Final = 3 * RAYS_COST_MAX_SEGMENTS
+_PIXELS_MAX_BYTES: Final = RESULT_MAX_BYTES - 64
 WORK_MAX_BYTES: Final = 2 * _TEXTURE_MAX_BYTES + 64 * RAYS_SPHERES_MAX + 4_096
 
 Place = Annotated[int, Range(-_FAR, _FAR)]
@@ -193,6 +194,9 @@ def check_work(work: Work) -> None:
         "too-costly",
         f"up to {segments} ray segments are more than the {RAYS_COST_MAX_SEGMENTS} of one work; cut the picture finer",
     )
+    _refuse_unless(
+        3 * work.width * work.height <= _PIXELS_MAX_BYTES, "too-costly", "the result would be longer than results may be"
+    )
 
 
 def read_work(data: bytes) -> Work:
@@ -206,12 +210,20 @@ def read_work(data: bytes) -> Work:
 
 
 def read_result(data: bytes) -> Result:
-    """The result that ``data`` is. Raises ``BadWork`` with code not-a-result."""
+    """The result that ``data`` is. Raises ``BadWork`` (not-a-result). Is it the one asked for? See ``check_result``."""
     try:
-        result = unpack(Result, data)
+        result = unpack(Result, data, RESULT_MAX_BYTES)
     except EncodingError as error:
         raise BadWork("not-a-result", f"this is not a result of rays: {error.sentence}") from None
     inside = result.left + result.width <= result.image_width and result.top + result.height <= result.image_height
     whole = len(result.pixels) == 3 * result.width * result.height
     _refuse_unless(inside and whole, "not-a-result", "the result's pixels do not fill its rectangle")
     return result
+
+
+def check_result(work_data: bytes, result_data: bytes) -> None:
+    """Raise ``BadWork`` unless the result is of the very rectangle that the work asked for. Says nothing of the colours."""
+    work, result = read_work(work_data), read_result(result_data)
+    asked = (work.image_width, work.image_height, work.left, work.top, work.width, work.height)
+    given = (result.image_width, result.image_height, result.left, result.top, result.width, result.height)
+    _refuse_unless(asked == given, "other-rectangle", "the result is of another rectangle than the work")

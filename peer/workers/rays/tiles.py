@@ -73,23 +73,26 @@ def cut(plan: Plan, columns: int, rows: int) -> tuple[bytes, ...]:
 
 
 def join(results: Iterable[bytes]) -> Picture:
-    """The picture of results in any order. Raises ``BadWork`` unless they cover one picture exactly once."""
-    picture: Picture | None = None
-    covered = np.zeros((0, 0), np.bool_)
-    for data in results:
-        result = read_result(data)
-        if picture is None:
-            picture = np.zeros((result.image_height, result.image_width, 3), np.uint8)
-            covered = np.zeros(picture.shape[:2], np.bool_)
-        if picture.shape[:2] != (result.image_height, result.image_width):
-            raise BadWork("other-picture", "the results are of pictures of different sizes")
-        place = (slice(result.top, result.top + result.height), slice(result.left, result.left + result.width))
+    """The picture of results in any order. Raises ``BadWork`` unless they cover one picture exactly once.
+
+    Nothing is made room for before enough pixels are there to fill it: a result may claim to be of any size of picture.
+    """
+    parts = [read_result(data) for data in results]
+    sizes = {(part.image_height, part.image_width) for part in parts}
+    if len(sizes) > 1:
+        raise BadWork("other-picture", "the results are of pictures of different sizes")
+    pixels = sum(part.width * part.height for part in parts)
+    height, width = sizes.pop() if sizes else (1, 1)
+    if pixels < width * height:
+        raise BadWork("gap", "a part of the picture is missing")
+    picture = np.zeros((height, width, 3), np.uint8)
+    covered = np.zeros((height, width), np.bool_)
+    for part in parts:
+        place = (slice(part.top, part.top + part.height), slice(part.left, part.left + part.width))
         if covered[place].any():
             raise BadWork("overlap", "two results cover the same pixel")
         covered[place] = True
-        picture[place] = np.frombuffer(result.pixels, np.uint8).reshape(result.height, result.width, 3)
-    if picture is None or not covered.all():
-        raise BadWork("gap", "a part of the picture is missing")
+        picture[place] = np.frombuffer(part.pixels, np.uint8).reshape(part.height, part.width, 3)
     return picture
 
 
