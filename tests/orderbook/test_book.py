@@ -1,0 +1,154 @@
+"""What counts in an epoch: the freeze, supersession, closes, retention, roots, and bounds."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orderbook.core.book import Book
+from orderbook.core.messages import Close, Heard, Side, read, seal_close, seal_order
+from tests.orderbook.test_messages import order
+from tests.orderbook.world import BOOK, EPOCH, at, key
+from wire.digest import plain
+from wire.errors import Ignore
+from wire.network import REGTEST
+
+CLOCK = REGTEST.clock
+
+
+def heard(owner: int = 1, **more: Any) -> Heard:
+    return read(REGTEST, seal_order(key(owner), REGTEST, order(owner, **more)))
+
+
+def closing(target: Heard, epoch: int, owner: int = 1) -> Heard:
+    close = Close(network="regtest", book=BOOK, order=target.id, epoch=epoch, owner=key(owner).public)
+    return read(REGTEST, seal_close(key(owner), REGTEST, close))
+
+
+def ids(book: Book, epoch: int, *, late: bool = False) -> set[bytes]:
+    buys, sells = book.eligible(epoch, late=late)
+    return {one.id for one in (*buys, *sells)}
+
+
+def why(book: Book, message: Heard, now: int, *, asked: bool = False) -> str:
+    with pytest.raises(Ignore) as caught:
+        book.admit(message, now, asked=asked)  # type: ignore[arg-type]
+    return caught.value.code
+
+
+def test_eligible_from_first_to_last() -> None:
+    book, one = Book(CLOCK), heard()
+    book.admit(one, at(), asked=False)
+    assert [epoch for epoch in range(EPOCH - 1, EPOCH + 9) if ids(book, epoch)] == list(range(EPOCH + 1, EPOCH + 6))
+
+
+def test_what_comes_after_the_freeze_counts_from_the_next_epoch() -> None:
+    in_time, late = heard(1), heard(2)
+    book = Book(CLOCK)
+    freeze = CLOCK.freeze(EPOCH + 1)
+    book.admit(in_time, freeze, asked=False)
+    book.admit(late, freeze + 1, asked=False)  # type: ignore[arg-type]
+    assert ids(book, EPOCH + 1) == {in_time.id}
+    assert ids(book, EPOCH + 1, late=True) == {in_time.id, late.id}
+    assert ids(book, EPOCH + 2) == {in_time.id, late.id}
+    assert book.root(EPOCH + 1) == plain(in_time.id)
+    assert book.root(EPOCH + 2) == plain(b"".join(sorted([in_time.id, late.id])))
+
+
+def test_admission_window() -> None:
+    book = Book(CLOCK)
+    assert why(book, heard(first_epoch=EPOCH + 3, last_epoch=EPOCH + 4), at()) == "early"
+    book.admit(heard(first_epoch=EPOCH + 2), at(), asked=False)
+    assert why(book, heard(first_epoch=EPOCH - 5, last_epoch=EPOCH - 1), at()) == "expired"
+    book.admit(heard(first_epoch=EPOCH - 5, last_epoch=EPOCH), at(), asked=False)
+    old = heard(first_epoch=EPOCH - 60, last_epoch=EPOCH - 50)
+    assert why(book, old, at()) == "expired"
+    book.admit(old, at(), asked=True)  # history that we asked for
+    assert why(book, heard(first_epoch=EPOCH - 61, last_epoch=EPOCH - 50), at(), asked=True) == "expired"
+    assert why(book, old, at(), asked=True) == "duplicate"
+    assert why(book, closing(old, EPOCH + 3), at()) == "early"
+
+
+def test_the_greatest_sequence_supersedes_within_its_slot() -> None:
+    book = Book(CLOCK)
+    older, newer = heard(sequence=4, quantity=1), heard(sequence=5, quantity=2, first_epoch=EPOCH + 2, last_epoch=EPOCH + 3)
+    elsewhere = [heard(slot=1), heard(side=Side.SELL), heard(2)]
+    for one in (newer, older, *elsewhere):
+        book.admit(one, at(), asked=False)
+    others = {one.id for one in elsewhere}
+    assert ids(book, EPOCH + 1) == {older.id} | others  # the newer does not count yet
+    assert ids(book, EPOCH + 2) == {newer.id} | others
+    assert ids(book, EPOCH + 4) == others  # expired, and the older does not come back
+    equal = heard(sequence=5, quantity=3, first_epoch=EPOCH + 2, last_epoch=EPOCH + 3)
+    book.admit(equal, at(), asked=False)
+    assert ids(book, EPOCH + 2) == {max(newer.id, equal.id)} | others
+
+
+def test_a_close_takes_its_owners_order_only() -> None:
+    book, one, two = Book(CLOCK), heard(1), heard(2)
+    for message in (closing(one, EPOCH + 2), one, two, closing(two, EPOCH + 2, owner=3)):
+        book.admit(message, at(), asked=False)
+    assert ids(book, EPOCH + 1) == {one.id, two.id}
+    assert ids(book, EPOCH + 2) == {two.id}
+
+
+def test_a_closed_order_keeps_its_slot() -> None:
+    book, older, newer = Book(CLOCK), heard(sequence=1), heard(sequence=2)
+    for message in (older, newer, closing(newer, EPOCH + 1)):
+        book.admit(message, at(), asked=False)
+    assert not ids(book, EPOCH + 1)
+
+
+def test_forgotten_at_key_epoch_plus_sixty() -> None:
+    book, one = Book(CLOCK), heard(last_epoch=EPOCH + 60)
+    close = closing(one, EPOCH + 1)
+    book.admit(one, at(), asked=False)
+    book.admit(close, at(), asked=False)
+    assert book.forget(EPOCH + 61) == ()
+    assert set(book.forget(EPOCH + 62)) == {one.raw, close.raw}
+    assert len(book) == 0
+    assert book.root(EPOCH + 62) == plain(b"")
+    assert book.vector().items == []
+    book.admit(one, at(EPOCH + 60), asked=False)
+    assert len(book) == 1
+
+
+def test_a_full_book_says_so() -> None:
+    book = Book(CLOCK, most=2)
+    for owner in (1, 2):
+        book.admit(heard(owner), at(), asked=False)
+    assert why(book, heard(3), at()) == "book-full"
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 2), st.integers(0, 1), st.integers(0, 4), st.integers(-3, 2), st.integers(0, 6)), max_size=12
+    ),
+    st.randoms(),
+)
+@settings(max_examples=60, deadline=None)
+def test_arrival_order_changes_nothing(shapes: list[tuple[int, int, int, int, int]], dice: random.Random) -> None:
+    """I1, I13: eligible orders and roots are functions of the set, however it came and however often."""
+    messages = []
+    for owner, slot, sequence, first, life in shapes:
+        one = heard(owner, slot=slot, sequence=sequence, first_epoch=EPOCH + first, last_epoch=EPOCH + first + life)
+        messages.append(one)
+        if sequence == 3:
+            messages.append(closing(one, EPOCH + 1, owner))
+
+    def after(arrivals: list[Heard]) -> list[tuple[set[bytes], bytes]]:
+        book = Book(CLOCK)
+        for one in arrivals:
+            try:
+                book.admit(one, at(), asked=True)
+            except Ignore as error:
+                if error.code != "duplicate":
+                    raise
+        return [(ids(book, epoch), book.root(epoch)) for epoch in range(EPOCH, EPOCH + 9)]
+
+    first_view = after(messages)
+    again = [*messages, *messages]
+    dice.shuffle(again)
+    assert after(again) == first_view
