@@ -217,7 +217,7 @@ class Courier:
 
     async def _work(self, line: _Line) -> None:
         """Write what is in the outbox, opening a stream when there is none, until nothing is left to do."""
-        pause_s = _RETRY_FIRST_S
+        pause_s = 0.0
         try:
             while line.up or line.outbox:
                 line.wake = trio.Event()
@@ -226,16 +226,17 @@ class Courier:
                     if line.up:
                         await line.wake.wait()
                     continue
-                stream = line.writer or self._choose(line)
-                if stream is None:
-                    if await self._open(line):
-                        pause_s = _RETRY_FIRST_S
-                    else:
-                        await self._pause(line, pause_s)
-                        pause_s = min(2 * pause_s, _RETRY_MAX_S)
+                line.writer = line.writer or self._choose(line)
+                if line.writer is not None:
+                    if await self._write(line, line.writer):
+                        pause_s = 0.0
                     continue
-                line.writer = stream
-                await self._write(line, stream)
+                # Pauses grow until a letter has gone: a peer that takes every stream and drops it deserves no more haste
+                # than one that is away.
+                if pause_s and await self._came_within(line, pause_s):
+                    continue
+                pause_s = min(2 * pause_s, _RETRY_MAX_S) or _RETRY_FIRST_S
+                await self._open(line)
         finally:
             line.working = False
             self._forget_if_idle(line)
@@ -245,32 +246,33 @@ class Courier:
             return line.ours if self._streams.me < line.peer else line.theirs
         return line.ours or line.theirs
 
-    async def _open(self, line: _Line) -> bool:
+    async def _open(self, line: _Line) -> None:
         try:
             stream = await self._streams.open(line.peer, self._protocol)
         except PeerUnreachable:
             self._counters["open-failed"] += 1
-            return line.up
-        if self._nursery is None:
-            return False
-        self._adopt(line, stream, ours=True)
-        self._nursery.start_soon(self._read_ours, line, stream)
-        return True
+            return
+        if self._nursery is not None:
+            self._adopt(line, stream, ours=True)
+            self._nursery.start_soon(self._read_ours, line, stream)
 
-    async def _pause(self, line: _Line, pause_s: float) -> None:
-        """Wait before the next attempt, unless the peer opens a stream meanwhile."""
+    async def _came_within(self, line: _Line, pause_s: float) -> bool:
+        """Wait before the next attempt. Whether the peer opened a stream meanwhile."""
         line.came = trio.Event()
         with trio.move_on_after(pause_s):
             await line.came.wait()
+        return line.up
 
-    async def _write(self, line: _Line, stream: Stream) -> None:
+    async def _write(self, line: _Line, stream: Stream) -> bool:
         lapses, payload = line.outbox.popleft()
         try:
             await stream.send(payload)
-            self._counters["letters-out"] += 1
         except StreamClosed:
             line.outbox.appendleft((lapses, payload))
             self._lost(line, stream)
+            return False
+        self._counters["letters-out"] += 1
+        return True
 
     def _drop_lapsed(self, line: _Line) -> None:
         now = trio.current_time()
