@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from escrow.core.script import BadAddress, address_of, script_of, witness_program
 from escrow.core.transaction import BadTransaction, parse, parse_block, read_id, show_id
-from escrow.shell.kernel import KernelChain
 from escrow.shell.regtest import FAUCET_SCRIPT, Regtest
 from wire.account import sha256d
 from wire.errors import Refused
@@ -327,7 +326,7 @@ METHODS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-async def call_method(chain: KernelChain, name: str, parameters: Any) -> Any:
+def call_method(chain: Regtest, name: str, parameters: Any) -> Any:
     """Run one method with positional parameters. Raises ``RpcError``."""
     method = METHODS.get(name)
     if method is None:
@@ -337,7 +336,7 @@ async def call_method(chain: KernelChain, name: str, parameters: Any) -> Any:
     least = sum(1 for one in _positional(method) if one)
     if not least <= len(parameters) <= len(_positional(method)):
         raise RpcError(_MISC_ERROR, f"{name} takes {least} to {len(_positional(method))} parameters")
-    return await chain.call(lambda regtest: method(regtest, *parameters))
+    return method(chain, *parameters)
 
 
 def _positional(method: Callable[..., Any]) -> list[bool]:

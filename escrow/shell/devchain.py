@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from escrow.shell.dev_methods import RpcError, call_method
 from escrow.shell.kernel import KernelChain
+from escrow.shell.regtest import Regtest
 from wire.errors import LocalFault
 from wire.limits import RPC_BATCH_MAX, RPC_BODY_MAX_BYTES
 from wire.network import REGTEST
@@ -49,12 +50,12 @@ def _answer(identity: Any, result: Any = None, error: RpcError | None = None) ->
     return {"result": result, "error": told, "id": identity}
 
 
-async def _one(chain: KernelChain, request: Any) -> dict[str, Any]:
+def _one(chain: Regtest, request: Any) -> dict[str, Any]:
     if not isinstance(request, dict) or not isinstance(request.get("method"), str):
         return _answer(None, error=RpcError(_INVALID_REQUEST, "Invalid Request object"))
     identity, parameters = request.get("id"), request.get("params", [])
     try:
-        return _answer(identity, await call_method(chain, request["method"], parameters))
+        return _answer(identity, call_method(chain, request["method"], parameters))
     except RpcError as error:
         return _answer(identity, error=error)
 
@@ -90,11 +91,12 @@ def _endpoint(chain: KernelChain, port: int) -> Callable[[Request], Awaitable[Re
         except (ValueError, RecursionError):
             return JSONResponse(_answer(None, error=RpcError(_PARSE_ERROR, "Parse error")), 500)
         if not isinstance(asked, list):
-            answer = await _one(chain, asked)
+            answer = await chain.call(lambda regtest: _one(regtest, asked))
             return JSONResponse(answer, 200 if answer["error"] is None else 500)
         if not 0 < len(asked) <= RPC_BATCH_MAX:
             return JSONResponse(_answer(None, error=RpcError(_INVALID_REQUEST, "the batch is empty or too long")), 500)
-        return JSONResponse([await _one(chain, one) for one in asked])
+        # One turn of the chain's thread for the whole batch, so its answers fit together.
+        return JSONResponse(await chain.call(lambda regtest: [_one(regtest, one) for one in asked]))
 
     return endpoint
 

@@ -35,7 +35,9 @@ from escrow.core.script import p2wsh
 from escrow.core.state import CHANNEL_TABLE, LOCK_TABLE
 from escrow.core.transaction import Tx, TxIn
 from escrow.shell.ledger import COINBASE_MATURITY
+from escrow.shell.mining import build_block
 from escrow.shell.regtest import ANYONE, FAUCET_SCRIPT, Regtest
+from wire.account import sha256d
 from wire.effects import Blame, Count, Save
 from wire.keys import SecretKey
 from wire.moments import Instant
@@ -254,6 +256,26 @@ class Pair:
             self.run()
         self.now = Instant(end)
         return self
+
+    def reorganise(self, depth: int, body: tuple[Tx, ...] = ()) -> "Pair":
+        """Replace the last ``depth`` blocks by one more, the first of which holds ``body`` and the others nothing."""
+        height = self.chain.height - depth
+        previous = self.chain.block_hash(height)
+        time_s = int.from_bytes(self.chain.block(self.chain.height)[68:72], "little")
+        for step in range(1, depth + 2):
+            raw = build_block(
+                height=height + step,
+                previous=previous,
+                time_s=time_s + step,
+                script=FAUCET_SCRIPT,
+                body=body if step == 1 else (),
+                fees_sat=0,
+                tag=previous[:4],
+            )
+            self.chain.add_block(raw)
+            previous = sha256d(raw[:80])
+        assert self.chain.block_hash(self.chain.height) == previous
+        return self.run()
 
     # --- what people do ----------------------------------------------------------------------------------------
 
