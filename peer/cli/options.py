@@ -11,6 +11,8 @@ import typer
 from peer.config import Settings, home_folder, load_settings
 from wire.money import BadAmount, parse_msat
 
+_CELL_CHARS = 36  # an account fits
+
 HomeOption = Annotated[
     Path | None,
     typer.Option("--home", metavar="DIR", help="Folder of the node: key, settings, journal. Default: $BITWRK_HOME or ~/.bitwrk."),
@@ -71,9 +73,18 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "-"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        value = ", ".join(value) or "-"
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
     # What peers called themselves may hold anything; a terminal must not obey it.
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _short(cell: str) -> str:
+    """A cell of a table; ids and keys lose their middle, which nobody reads. ``--json`` has them whole."""
+    if len(cell) <= _CELL_CHARS or " " in cell or "/" in cell:
+        return cell
+    return f"{cell[:10]}…{cell[-6:]}"
 
 
 def show(answer: Any, as_json: bool, none: str = "") -> None:
@@ -92,7 +103,7 @@ def show(answer: Any, as_json: bool, none: str = "") -> None:
 
 def _show_table(rows: Sequence[Mapping[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    table = [names, *([_short(_cell(row.get(name))) for name in names] for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(names))]
     for line in table:
         typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -326,6 +326,11 @@ async def test_listings(tmp_path: Path) -> None:
     node = FakeNode()
     node.peers = lambda: []  # type: ignore[method-assign]
     node.trades = lambda: [{"a": 1, "b": None}, {"a": "x\x1b[31m", "c": [1]}]  # type: ignore[method-assign]
+    node.channels = lambda: [{"id": "ab" * 32, "account": "1G4ZvN7a4hDW13okq9yJDZTNpL3DK33AMF", "at": ["/ip4/" + "1" * 50]}]  # type: ignore[method-assign]
+    (channels,) = await _with_node(tmp_path, node, ["channels"])
+    assert channels.stdout.decode().split() == [
+        "id", "account", "at", "ababababab…ababab", "1G4ZvN7a4hDW13okq9yJDZTNpL3DK33AMF", "/ip4/" + "1" * 50,
+    ]  # fmt: skip
     status, orders, peers, trades, raw, close = await _with_node(
         tmp_path,
         node,
