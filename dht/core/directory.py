@@ -40,6 +40,7 @@ from wire.limits import (
     ARTICLE_MAX_CHARS,
     BOOKS_MAX,
     LOOKUP_TIMEOUT_S,
+    NEIGHBOURS_MIN,
     PROVIDE_INTERVAL_S,
     REANNOUNCE_S,
     SEEK_FIRST_S,
@@ -198,7 +199,7 @@ class Directory:
         for peer in peers:
             if peer != self._me:
                 entry.candidates.step(peer, Happened.FOUND, now)
-        enough = len(entry.candidates.in_state(CandidateState.JOINED)) + entry.candidates.wanted() == 0
+        enough = len(entry.candidates.in_state(CandidateState.JOINED)) >= NEIGHBOURS_MIN
         rest_us = REANNOUNCE_S * SECOND if enough else entry.look_again_us
         entry.look_again_us = min(2 * entry.look_again_us, SEEK_MAX_S * SECOND)
         if entry.seeking is not None:
