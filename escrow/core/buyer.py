@@ -313,6 +313,9 @@ class BuyerChannel(SightedChannel):
             self._change(end_raw=raw, end_feerate_sat_per_kvb=rate)
             self._submit(raw, "refund")
 
+    def _raise_fee(self) -> None:
+        self._take_refund()
+
     def _while_claimable(self, spend: Spend, info: OutInfo) -> None:
         if spend.lock is None or info.height is None or self._height is None:
             return

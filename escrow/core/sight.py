@@ -50,6 +50,9 @@ class SightedChannel(Channel):
         """The conditional output is on the chain and nobody took it."""
         raise NotImplementedError
 
+    def _raise_fee(self) -> None:
+        """Our own spend of the escrow waits; perhaps because the going rate rose."""
+
     def _learn(self, lock: bytes, key: bytes) -> None:
         """A claim on the chain shows ``key``."""
 
@@ -145,6 +148,8 @@ class SightedChannel(Channel):
             self._change(ending=None, closing=True)
             waits = Phase.REFUNDING if self.phase is Phase.REFUNDING and spend.kind is SpendKind.REFUNDED else Phase.CLOSING
             self._enter(waits, "a transaction that ends the channel waits for its block")
+            if spender.height is None and spender.raw == self.row.end_raw:
+                self._raise_fee()
 
     def _see_conditional(self, spend: Spend) -> None:
         source = OutPoint(spend.transaction.txid, 0)
@@ -165,6 +170,8 @@ class SightedChannel(Channel):
         key = None if spend.lock is None else key_shown(taking, source, spend.lock)
         if spend.lock is not None and key is not None:
             self._learn(spend.lock, key)
+        if spender.height is None and spender.raw == self.row.end_raw:
+            self._while_claimable(spend, info)  # ours waits; perhaps it waits because the going rate rose
         if self._deep(spender.height):
             alone = len(taking.inputs) == 1
             taken = sum(one.value_sat for one in taking.outputs) if alone else info.value_sat

@@ -311,6 +311,20 @@ def test_fees_rise_and_the_claim_pays_for_its_parent(pair: Make) -> None:
     assert world.seller.end.how is How.CLAIMED
 
 
+def test_a_refund_that_waits_is_made_dearer(pair: Make) -> None:
+    world = pair().ready()
+    world.seller.alive = False
+    world.mine_to(world.terms.refund_height)
+    (first,) = world.chain.mempool_ids()
+    world.give(world.buyer, TipSeen(height=world.chain.height, feerate_sat_per_kvb=1_100))
+    assert world.chain.mempool_ids() == [first]
+    world.give(world.buyer, TipSeen(height=world.chain.height, feerate_sat_per_kvb=5_000))
+    assert len(world.chain.mempool_ids()) == 1
+    assert world.chain.mempool_ids() != [first]
+    end = world.run().mine().check_end()
+    assert (end.how, end.fees_sat) == (How.REFUNDED, fee_sat(REFUND_VBYTES, 5_000))
+
+
 def test_an_arbiter_rules(pair: Make) -> None:
     world = pair(arbiter=ARBITER.public).ready().pay(0)
     world.seller.alive = False
