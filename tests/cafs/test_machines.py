@@ -12,14 +12,16 @@ from cafs.core import receiver as receiving
 from cafs.core import sender as sending
 from cafs.core.chunker import chunks_of
 from cafs.core.faults import Corrupt, NotGranted, Overrun, Stalled, refusal
-from cafs.core.manifest import Content, Manifest, build, entry_of, open_root, whole
+from cafs.core.manifest import Content, Entry, Manifest, Root, build, entry_of, open_root, root_id, whole
 from cafs.core.messages import MESSAGES, Chunk, Done, Message, Refusal, RootOf, Want, Wish
 from cafs.core.receiver import Keep, Kept, LocalFailure, Progressed, Receiver, Sort, Sorted, Verified, Verify
 from cafs.core.sender import Admit, Admitted, Denied, Fetch, Listen, Read, Sender
 from cafs.core.squeeze import Codec, Squeezer
 from cafs.core.transfer import Closed, Ended, Heard, Send, Tick
+from wire.canon import pack
 from wire.errors import InvariantBroken, LocalFault, Misbehaved
 from wire.limits import (
+    CHUNK_MAX_BYTES,
     MANIFEST_MAX_CHUNKS,
     TRANSFER_READ_CHUNKS,
     TRANSFER_STALL_S,
@@ -57,6 +59,8 @@ class Thing:
 FLAT = Thing(random.Random(1).randbytes(3_000_000))
 PAGED = Thing(random.Random(2).randbytes(11_000_000))
 SHORT = Thing(b"short")
+# Runs of one byte are cut at the longest chunk there is: the window is then full in bytes before it is full in number.
+WIDE = Thing(b"".join(bytes([number]) * CHUNK_MAX_BYTES for number in range(80)))
 
 
 # --- every pair ---------------------------------------------------------------------------------------------
@@ -266,7 +270,9 @@ class Pair:
 
 
 @given(
-    st.sampled_from([FLAT, PAGED, SHORT, Thing(b""), Thing(bytes(9_000_000))]), st.floats(0, 1), st.randoms(use_true_random=False)
+    st.sampled_from([FLAT, PAGED, SHORT, WIDE, Thing(b""), Thing(bytes(9_000_000))]),
+    st.floats(0, 1),
+    st.randoms(use_true_random=False),
 )
 @settings(max_examples=40, deadline=None)
 def test_they_bring_it_over_in_any_order_and_send_only_what_is_missing(thing: Thing, part: float, rolled: random.Random) -> None:
@@ -340,6 +346,12 @@ def test_what_is_wrong_with_a_chunk_is_named() -> None:
     assert twice.handle(Heard(message=PAGED.chunk(other)), NOW) == ()
     assert ended_by(twice, PAGED.chunk(asked)) == "unsolicited-chunk"
     assert ended_by(a_receiver(receiving.State.ASKED), RootOf(root=FLAT.manifest.root)) == "wrong-manifest"
+    blob = next(iter(SHORT.blobs))
+    lied = pack(Root(size=9, paged=False, entries=(Entry(id=blob, size=9),)))
+    machine = Receiver(root_id(lied), TICKET)
+    for event in (receiving.Begin(), Heard(message=RootOf(root=lied)), Sorted(held=frozenset(), bodies={})):
+        machine.handle(event, NOW)
+    assert ended_by(machine, SHORT.chunk(blob)) == "wrong-size"
     assert ended_by(a_receiver(receiving.State.CHUNKS), Refusal(code="weird", sentence="")) == "weird"
 
 

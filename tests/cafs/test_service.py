@@ -15,7 +15,8 @@ from cafs.core.faults import Corrupt, NoSuchContent, NotGranted, Overrun, PeerBu
 from cafs.core.manifest import Entry, Root, entry_of, open_root, root_id
 from cafs.core.messages import MESSAGES, PROTOCOL, Chunk, Message, Refusal, RootOf, Want, Wish
 from cafs.core.squeeze import Codec
-from cafs.core.transfer import Progress
+from cafs.core.transfer import Closed, Progress
+from cafs.shell.line import Line
 from cafs.shell.service import ContentService
 from cafs.shell.store import Store
 from tests.cafs.fakes import WINDOW_BYTES, FakeStream, Net, key
@@ -388,6 +389,36 @@ async def test_more_than_the_window_is_an_overrun(tmp_path: Path) -> None:
         with pytest.raises(Overrun):
             await two.fetch(hostile(two, root, {}, [flood] * 500))
         assert two.net.opened == 1
+
+
+async def test_an_inbox_that_nobody_empties_is_bounded_in_bytes(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.net.nodes[SELLER].serve(PROTOCOL, _flood)
+        flooded = Line(await two.net.nodes[BUYER].open(SELLER, PROTOCOL))
+        await flooded.read()
+        assert flooded.received_bytes <= TRANSFER_WINDOW_BYTES + 3 * CHUNK_MAX_BYTES
+        events = [await flooded.next_event(None)]
+        while not isinstance(events[-1], Closed) or not isinstance(events[-1].error, Overrun):
+            events.append(await flooded.next_event(None))
+
+
+async def _flood(stream: Stream) -> None:
+    while True:
+        await stream.send(bytes(CHUNK_MAX_BYTES))
+
+
+async def test_a_ticket_opens_one_content_and_nothing_else_in_the_store(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        content = await two.offer(b"for everybody")
+        secret = b"for nobody"
+        await two.source.put(secret)
+        stream = await two.net.nodes[SELLER].open(BUYER, PROTOCOL)
+        await stream.send(MESSAGES.pack(Want(content=content, ticket=TICKET)))
+        assert isinstance(MESSAGES.unpack(await stream.receive()), RootOf)
+        await stream.send(MESSAGES.pack(Wish(blobs=(entry_of(secret).id,))))
+        with pytest.raises(StreamClosed):
+            await stream.receive()
+        assert [getattr(error, "code", "") for error in two.net.raised] == ["foreign-blob"]
 
 
 async def test_many_fetches_at_a_time(tmp_path: Path) -> None:
