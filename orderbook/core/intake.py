@@ -5,7 +5,7 @@ stands its signature check, named by signature and digest together, so that a bo
 not shut out the true one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from orderbook.core.book import Book
@@ -31,8 +31,8 @@ class Pending:
 class Intake:
     """Messages on their way into the books."""
 
-    def __init__(self, network: Network, books: Mapping[bytes, Book]) -> None:
-        self._network, self._books = network, books
+    def __init__(self, network: Network, books: Mapping[bytes, Book], read: Callable[[Network, bytes], Heard] = read) -> None:
+        self._network, self._books, self._read = network, books, read
         self._seen: dict[bytes, bytes] = {}
         self._waiting: dict[bytes, list[Pending]] = {}
         self._pending = 0
@@ -46,7 +46,7 @@ class Intake:
 
     def read(self, raw: bytes) -> Heard:
         """Decode. Raises ``Misbehaved`` or ``Ignore``, each named by its code."""
-        heard = read(self._network, raw)
+        heard = self._read(self._network, raw)
         if heard.book not in self._books:
             raise Ignore("unfollowed", "we do not follow this book")
         return heard

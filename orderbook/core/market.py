@@ -11,9 +11,10 @@ alone has nothing to compare), and while our clock is off most neighbours' by mo
 
 from typing import Final, assert_never
 
-from orderbook.core.auction import auction_seed, clear
+from orderbook.core.auction import auction_seed
 from orderbook.core.book import Book
 from orderbook.core.clockwatch import judge
+from orderbook.core.craft import Craft
 from orderbook.core.events import (
     Check,
     Checked,
@@ -49,10 +50,11 @@ _ASK_TOKENS: Final = 20
 class Market:
     """Gossip, books and auctions. Nothing of it is journalled: the network refills it."""
 
-    def __init__(self, network: Network, me: PeerId) -> None:
+    def __init__(self, network: Network, me: PeerId, craft: Craft | None = None) -> None:
         self._network, self._clock, self._me = network, network.clock, me
+        self._craft = craft or Craft()
         self._books: dict[bytes, Book] = {}
-        self._intake = Intake(network, self._books)
+        self._intake = Intake(network, self._books, self._craft.read)
         self._neighbours: dict[PeerId, Neighbour] = {}
         self._roots: dict[bytes, tuple[int, bytes]] = {}
         self._reconciler = Reconciler(self._books, self._neighbours)
@@ -170,7 +172,7 @@ class Market:
         if not again:
             self._roots[book] = (epoch, root)
             self._compare_roots(book, now)
-        fills = clear(buys, sells, auction_seed(self._network.name, book, epoch))
+        fills = self._craft.clear(buys, sells, auction_seed(self._network.name, book, epoch))
         self._out.append(
             Cleared(
                 book=book,
@@ -220,7 +222,7 @@ class Market:
         if len(self._books) >= BOOKS_MAX:
             self._out.append(Count(code="books-full"))
             return
-        self._books[book] = Book(self._clock)
+        self._books[book] = self._craft.book(self._clock)
         for peer, neighbour in sorted(self._neighbours.items()):
             self._hello(peer, now)
             if book in neighbour.books:
@@ -247,7 +249,7 @@ class Market:
         try:
             if not neighbour.spend(1 + len(raw) // FRAME_MAX_BYTES, now):
                 raise Misbehaved("too-fast", "frames come faster than anyone needs to send them", penalty=1)
-            frame: Frame = FRAMES.unpack(raw, FRAME_MAX_BYTES)
+            frame: Frame = self._craft.unpack(raw, FRAME_MAX_BYTES)
             self._frame(neighbour, frame, now)
         except Misbehaved as error:
             code = "malformed" if error.code in ("wrong-shape", "out-of-bounds", "not-canonical") else error.code
