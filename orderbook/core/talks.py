@@ -337,7 +337,7 @@ class Talks:
     def _acceptance(self, peer: PeerId, letter: Accept, now: Instant) -> None:
         match = letter.match
         agreement = self._ours(peer, match, Side.BUY)
-        following = agreement.next_phase(Cue.ACCEPTANCE)
+        following, agreed = agreement.next_phase(Cue.ACCEPTANCE), None
         if not verify_match(agreement.fill.sell.owner, match, Side.SELL, letter.signature):
             raise Misbehaved("wrong-signature", "the seller's signature is not over this match", penalty=50)
         self._remember(agreement.fill.sell.owner, Side.SELL, match, letter.signature)
@@ -351,12 +351,14 @@ class Talks:
             self._sign(agreement, match)
             line = self._line(agreement)
             line.wanted -= match.quantity
-            self.out.append(self._agreed(agreement, letter.signature, line))
+            agreed = self._agreed(agreement, letter.signature, line)
         if agreement.match != match or agreement.signature is None:
             raise Misbehaved("second-acceptance", "this seller accepts one match twice, in different words", penalty=20)
         agreement.phase = following
         agreement.repeat_at = None
         self._send(peer, Confirm(match=agreement.match, signature=agreement.signature))
+        if agreed is not None:
+            self.out.append(agreed)  # after the confirmation, so that the seller knows the deal before he hears of it
 
     def _confirmation(self, peer: PeerId, letter: Confirm, now: Instant) -> None:
         match = letter.match

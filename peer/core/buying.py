@@ -5,10 +5,9 @@ seller (letters), and the driver that moves content. The table of ``peer.core.de
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-from peer.core.deal import BEFORE_MONEY, Deal, Phase, Role, Step, Unit, new_unit, split_unit_key, unit_key
+from peer.core.deal import BEFORE_MONEY, Deal, Phase, Step, new_unit, unit_key
 from peer.core.events import (
     Abandoned,
     BuyAsked,
@@ -17,61 +16,41 @@ from peer.core.events import (
     ChannelWanted,
     Decrypt,
     Decrypted,
-    Fetch,
     Fetched,
     FetchFailed,
-    Grant,
     Interest,
     PayWanted,
     PeerDown,
     PeerUp,
-    Post,
     Reply,
-    Revoke,
-    Stop,
     Strike,
-    Unpin,
 )
 from peer.core.keys import lock_of, ticket_for
-from peer.core.ledger import NEVER, Ledger
+from peer.core.ledger import NEVER, say
 from peer.core.letters import (
-    DEAL,
     OFFER_PURPOSE,
-    Bind,
     DealLetter,
     FreeKey,
-    Lane,
     Offer,
     Taken,
-    Task,
-    Withdraw,
     Working,
     WorkRefused,
-    address,
 )
-from peer.core.requests import Request, Requests
-from peer.core.terms import Terms, check_article
+from peer.core.purchases import Purchases, owner_of
+from peer.core.requests import Request
+from peer.core.terms import check_article
 from wire.canon import pack
 from wire.envelope import id_of
 from wire.errors import Ignore, Misbehaved, Refused
-from wire.keys import PeerId, SecretKey, peer_id_of, public_of, verify
+from wire.keys import PeerId, peer_id_of, verify
 from wire.limits import CONTENT_MAX_BYTES
 from wire.moments import SECOND, Instant
-from wire.network import Network
 
 _GONE = "the seller has not been heard of for too long"
 
 
-class Buying:
+class Buying(Purchases):
     """All our purchases. Methods return effects; ``ledger`` and ``requests`` are for the brain to read."""
-
-    def __init__(self, key: SecretKey, network: Network, terms: Callable[[bool], Terms]) -> None:
-        self._key = key
-        self._network = network
-        self._terms = terms
-        self.ledger = Ledger()
-        self.requests = Requests()
-        self._away: set[PeerId] = set()
 
     # --- requests -----------------------------------------------------------------------------------------------------
     def ask(self, event: BuyAsked, now: Instant) -> list[Any]:
@@ -133,7 +112,7 @@ class Buying:
         if not waiting:
             return effects
         if deal.free:
-            return effects + self._fund(deal.deal, now) + self._tasks(deal.deal)
+            return effects + self._fund(deal.deal, now) + self._tasks(deal.deal, now)
         amount = deal.price_msat * len(waiting)
         return [*effects, ChannelWanted(deal=deal.deal, peer=peer_id_of(deal.other), amount_msat=amount)]
 
@@ -143,7 +122,7 @@ class Buying:
         if deal is None or self.ledger.is_over(event.deal):
             return []
         self.ledger.put_deal(dataclasses.replace(deal, channel=event.channel))
-        return self._tasks(event.deal) + (self._fund(event.deal, now) if event.ready else [])
+        return self._tasks(event.deal, now) + (self._fund(event.deal, now) if event.ready else [])
 
     def channel_ready(self, channel: bytes, now: Instant) -> list[Any]:
         """The funding is seen."""
@@ -175,42 +154,12 @@ class Buying:
                     effects += self._leave(key, Step.REFUND, now, "refunded", "the channel closed without this payment")
         return effects
 
-    def _fund(self, deal: bytes, now: Instant) -> list[Any]:
-        terms = self._terms(self.ledger.deals[deal].free)
-        live = [key for key, unit in self.ledger.units_of(deal) if unit.phase is Phase.ACCEPTED]
-        budget_s = terms.fetch_s + terms.work_s * max(1, len(live))
-        for key in live:
-            sentence = "the money is seen on the chain" if not self.ledger.deal_of(key).free else "nothing is to be paid"
-            self.ledger.move(key, Step.FUND, now, "funded", sentence, deadline_us=self._deadline(key, now, budget_s))
-        return []
-
-    def _deadline(self, key: bytes, now: Instant, seconds: int) -> Instant:
-        deal = self.ledger.deal_of(key)
-        if peer_id_of(deal.other) in self._away:
-            seconds = min(seconds, self._terms(deal.free).silence_s)
-        return Instant(now + seconds * SECOND)
-
-    def _tasks(self, deal: bytes) -> list[Any]:
-        """Bind and every task that the seller may not have: said again after each reconnect."""
-        held = self.ledger.deals[deal]
-        if not held.free and held.channel is None:
-            return []
-        effects: list[Any] = []
-        letters: list[DealLetter] = []
-        for _, unit in self.ledger.units_of(deal):
-            if unit.phase in BEFORE_MONEY and unit.work and unit.work_ticket:
-                effects.append(Grant(content=unit.work, ticket=unit.work_ticket))
-                letters.append(Task(deal=deal, unit=unit.unit, work=unit.work, size=unit.work_bytes, ticket=unit.work_ticket))
-        if letters:
-            letters.insert(0, Bind(deal=deal, channel=held.channel))
-        return effects + [self._post(held, letter) for letter in letters]
-
     # --- letters from the seller ----------------------------------------------------------------------------------------
     def hear(self, peer: PeerId, letter: DealLetter, now: Instant) -> list[Any]:
         """One letter of a deal we are the buyer of. Raises ``Ignore`` or ``Misbehaved``."""
         match letter:
             case Working():
-                key = self._mine(peer, letter.deal, letter.unit)
+                key = self.ledger.held_with(peer, letter.deal, letter.unit)
                 sentence = "a worker computes it" if letter.begun else "the work has arrived and waits for a worker"
                 self._seen_funded(key, now)
                 self.ledger.move(key, Step.WORK if letter.begun else Step.TRANSMIT, now, "working", sentence)
@@ -218,29 +167,20 @@ class Buying:
             case Offer():
                 return self._offered(peer, letter, now)
             case FreeKey():
-                key = self._mine(peer, letter.deal, letter.unit)
+                key = self.ledger.held_with(peer, letter.deal, letter.unit)
                 return self._free_key(key, letter.key, now)
             case WorkRefused():
-                key = self._mine(peer, letter.deal, letter.unit)
+                key = self.ledger.held_with(peer, letter.deal, letter.unit)
                 return self._fail(key, Step.REJECT, now, letter.code, letter.sentence)
             case _:
                 raise Misbehaved("wrong-role", "a seller sent what only buyers send", penalty=20)
 
-    def _mine(self, peer: PeerId, deal: bytes, unit: int) -> bytes:
-        held = self.ledger.deals.get(deal)
-        if held is None or held.other != public_of(peer):
-            raise Ignore("unknown-deal", "a letter about a deal that is not ours")
-        key = unit_key(deal, unit)
-        if key not in self.ledger.units:
-            raise Misbehaved("unknown-unit", "a letter about a unit that the deal does not have")
-        return key
-
     def _offered(self, peer: PeerId, letter: Offer, now: Instant) -> list[Any]:
         body = letter.body
-        key = self._mine(peer, body.deal, body.unit)
+        key = self.ledger.held_with(peer, body.deal, body.unit)
         deal, unit = self.ledger.deal_of(key), self.ledger.units[key]
         if unit.phase is Phase.FINISHED or unit.phase is Phase.REVEALED:
-            return [self._post(deal, Taken(deal=deal.deal, unit=unit.unit))]
+            return [say(deal, Taken(deal=deal.deal, unit=unit.unit))]
         if unit.phase not in BEFORE_MONEY or unit.cipher is not None:
             raise Ignore("late-offer", "an offer for a unit that waits for none")
         if body.work != unit.work or body.price_msat != deal.price_msat:
@@ -264,21 +204,6 @@ class Buying:
             deadline_us=self._deadline(key, now, terms.fetch_s),
         )
         return [self._fetch(key, peer)]
-
-    def _seen_funded(self, key: bytes, now: Instant) -> None:
-        """A seller at work has seen the funding before us; what he says costs nothing yet."""
-        self.ledger.move(key, Step.FUND, now, "funded", "the seller has seen the funding")
-
-    def _fetch(self, key: bytes, peer: PeerId) -> Fetch:
-        unit = self.ledger.units[key]
-        return Fetch(
-            unit=key,
-            peer=peer,
-            content=unit.cipher or b"",
-            size=unit.cipher_bytes,
-            ticket=unit.cipher_ticket or b"",
-            owner=owner_of(key),
-        )
 
     # --- content and money ------------------------------------------------------------------------------------------------
     def fetched(self, event: Fetched, now: Instant) -> list[Any]:
@@ -353,7 +278,7 @@ class Buying:
                 *self._again(unit, now, sentence),
             ]
         self.ledger.move(event.unit, Step.FINISH, now, "finished", "the result is here")
-        effects: list[Any] = [self._post(deal, Taken(deal=deal.deal, unit=unit.unit)), *self._release(event.unit)]
+        effects: list[Any] = [say(deal, Taken(deal=deal.deal, unit=unit.unit)), *self._release(event.unit)]
         request = self.requests.drop(unit.request)
         if request:
             effects += self._stop_other(request, event.unit, now)
@@ -390,16 +315,12 @@ class Buying:
                 elif unit.phase in BEFORE_MONEY:
                     budget_s = terms.fetch_s + terms.work_s * self.ledger.deals[deal].quantity
                     self.ledger.change(key, now, deadline_us=Instant(now + budget_s * SECOND))
-            effects += self._tasks(deal)
+            effects += self._tasks(deal, now)
         return effects
-
-    def _with(self, peer: PeerId) -> list[bytes]:
-        live = self.ledger.in_phase(*BEFORE_MONEY, Phase.COMMITTED)
-        return [key for key in live if peer_id_of(self.ledger.deal_of(key).other) == peer]
 
     def tick(self, now: Instant) -> list[Any]:
         """Let go of what has lasted too long."""
-        effects: list[Any] = []
+        effects = self._repeat_tasks(now)
         for key in self.ledger.late(now):
             unit = self.ledger.units[key]
             if unit.phase is Phase.COMMITTED:
@@ -418,7 +339,10 @@ class Buying:
 
     def next_deadline(self) -> Instant | None:
         """When ``tick`` has something to do."""
-        return min((one for one in (self.ledger.next_deadline(), self.requests.next_deadline()) if one is not None), default=None)
+        return min(
+            (one for one in (self.ledger.next_deadline(), self.requests.next_deadline(), self._next_repeat()) if one is not None),
+            default=None,
+        )
 
     def resume(self, now: Instant) -> list[Any]:
         """After a restart nobody waits for anything: withdraw what is free to withdraw, complete what is paid."""
@@ -439,52 +363,3 @@ class Buying:
             if deal.channel == channel:
                 total += deal.price_msat
         return total
-
-    # --- endings ----------------------------------------------------------------------------------------------------------
-    def _fail(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
-        """The seller let this unit down: remember it and look for another."""
-        unit = self.ledger.units[key]
-        effects = self._leave(key, how, now, code, sentence)
-        if not effects:
-            return []
-        strike = Strike(peer=peer_id_of(self.ledger.deal_of(key).other), code=code, sentence=sentence)
-        return [*effects, strike, *self._again(unit, now, sentence, bad_work=code == "bad-work")]
-
-    def _again(self, unit: Unit, now: Instant, sentence: str, *, bad_work: bool = False) -> list[Any]:
-        request = self.requests.get(unit.request)
-        if request is None or request.unit != unit_key(unit.deal, unit.unit):
-            return []
-        if self.requests.place_again(request.number, now, sentence, bad_work=bad_work):
-            return []
-        self.requests.drop(request.number)
-        code = "bad-work" if bad_work else "attempts"
-        said = f"given up after {request.attempts + 1} attempts; the last one: {sentence}"
-        return [Reply(request=request.number, result=None, code=code, sentence=said)]
-
-    def _leave(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
-        """Leave a unit by a side exit, if the table has one from here, and tell the seller."""
-        if self.ledger.move(key, how, now, code, sentence) is None:
-            return []
-        deal, number = split_unit_key(key)
-        held = self.ledger.deals[deal]
-        return [
-            Stop(unit=key),
-            self._post(held, Withdraw(deal=deal, unit=number, code=code[:40])),
-            *self._release(key),
-        ]
-
-    def _release(self, key: bytes) -> list[Any]:
-        unit = self.ledger.units[key]
-        effects: list[Any] = [Unpin(owner=owner_of(key))]
-        if unit.work_ticket:
-            effects.insert(0, Revoke(ticket=unit.work_ticket))
-        return effects
-
-    @staticmethod
-    def _post(deal: Deal, letter: DealLetter) -> Post:
-        return Post(peer=peer_id_of(deal.other), letter=address(Lane.DEAL, DEAL.pack(letter)))
-
-
-def owner_of(key: bytes) -> str:
-    """The name under which a unit pins content in the store."""
-    return f"{Role.BUYER}:{key.hex()}"

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from peer.core.deal import FINAL, Deal, Phase, Step, Unit, step, unit_key
+from peer.core.events import Post
+from peer.core.letters import DEAL, DealLetter, Lane, address
 from wire.canon import pack, unpack
 from wire.effects import Save
-from wire.errors import require
+from wire.errors import Ignore, Misbehaved, require
+from wire.keys import PeerId, peer_id_of, public_of
 from wire.limits import REASON_MAX_CHARS
 from wire.moments import Instant
 
@@ -49,6 +52,16 @@ class Ledger:
     def deal_of(self, key: bytes) -> Deal:
         """The deal that a unit belongs to."""
         return self.deals[key[:32]]
+
+    def held_with(self, peer: PeerId, deal: bytes, unit: int) -> bytes:
+        """The key of a unit that ``peer`` speaks of. Raises ``Ignore`` or ``Misbehaved`` when it is not his to speak of."""
+        held = self.deals.get(deal)
+        if held is None or held.other != public_of(peer):
+            raise Ignore("unknown-deal", "a letter about a deal that is not ours")
+        key = unit_key(deal, unit)
+        if key not in self.units:
+            raise Misbehaved("unknown-unit", "a letter about a unit that the deal does not have")
+        return key
 
     def units_of(self, deal: bytes) -> Iterator[tuple[bytes, Unit]]:
         """The units of one deal, in their order."""
@@ -112,3 +125,8 @@ class Ledger:
         rows = tuple(Save(table=table, key=key, value=value) for (table, key), value in sorted(self._dirty.items()))
         self._dirty.clear()
         return rows
+
+
+def say(deal: Deal, letter: DealLetter) -> Post:
+    """A letter to the other party of a deal."""
+    return Post(peer=peer_id_of(deal.other), letter=address(Lane.DEAL, DEAL.pack(letter)))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from peer.core.deal import BEFORE_MONEY, Deal, Phase, Role, Step, Unit, new_unit, split_unit_key, unit_key
+from peer.core.deal import BEFORE_MONEY, Deal, Phase, Role, Step, Unit, new_unit, split_unit_key
 from peer.core.events import (
     Compute,
     Computed,
@@ -23,7 +23,6 @@ from peer.core.events import (
     Interest,
     PeerDown,
     PeerUp,
-    Post,
     RevealWanted,
     Revoke,
     SellAsked,
@@ -32,14 +31,12 @@ from peer.core.events import (
     Unpin,
 )
 from peer.core.keys import lock_of, result_key, ticket_for
-from peer.core.ledger import NEVER, Ledger
+from peer.core.ledger import NEVER, Ledger, say
 from peer.core.letters import (
-    DEAL,
     OFFER_PURPOSE,
     Bind,
     DealLetter,
     FreeKey,
-    Lane,
     Offer,
     OfferBody,
     Taken,
@@ -47,13 +44,12 @@ from peer.core.letters import (
     Withdraw,
     Working,
     WorkRefused,
-    address,
 )
 from peer.core.terms import Terms, check_article
 from wire.canon import pack
 from wire.envelope import id_of
-from wire.errors import Ignore, Misbehaved
-from wire.keys import PeerId, SecretKey, peer_id_of, public_of
+from wire.errors import Misbehaved
+from wire.keys import PeerId, SecretKey, peer_id_of
 from wire.limits import QUANTITY_MAX, REASON_MAX_CHARS
 from wire.moments import SECOND, Instant
 from wire.network import Network
@@ -150,28 +146,19 @@ class Selling:
             case Task():
                 return self._task(peer, letter, now)
             case Taken():
-                key = self._mine(peer, letter.deal, letter.unit)
+                key = self.ledger.held_with(peer, letter.deal, letter.unit)
                 if self.ledger.deal_of(key).free:
                     self.ledger.move(key, Step.COMMIT, now, "committed", "the buyer has the encrypted result")
                     self.ledger.move(key, Step.REVEAL, now, "revealed", "the key was given")
                 return self._finish(key, now, "the buyer has the result")
             case Withdraw():
-                key = self._mine(peer, letter.deal, letter.unit)
+                key = self.ledger.held_with(peer, letter.deal, letter.unit)
                 return self._leave(key, Step.WITHDRAW, now, letter.code, "the buyer no longer wants it")
             case _:
                 raise Misbehaved("wrong-role", "a buyer sent what only sellers send", penalty=20)
 
-    def _mine(self, peer: PeerId, deal: bytes, unit: int) -> bytes:
-        held = self.ledger.deals.get(deal)
-        if held is None or held.other != public_of(peer):
-            raise Ignore("unknown-deal", "a letter about a deal that is not ours")
-        key = unit_key(deal, unit)
-        if key not in self.ledger.units:
-            raise Misbehaved("unknown-unit", "a letter about a unit that the deal does not have")
-        return key
-
     def _bound(self, peer: PeerId, letter: Bind, now: Instant) -> list[Any]:
-        self._mine(peer, letter.deal, 0)
+        self.ledger.held_with(peer, letter.deal, 0)
         deal = self.ledger.deals[letter.deal]
         if deal.free != (letter.channel is None):
             raise Misbehaved("wrong-bind", "a deal bound to the wrong kind of payment", penalty=20)
@@ -180,15 +167,15 @@ class Selling:
         return self._begin(letter.deal, now)
 
     def _task(self, peer: PeerId, letter: Task, now: Instant) -> list[Any]:
-        key = self._mine(peer, letter.deal, letter.unit)
+        key = self.ledger.held_with(peer, letter.deal, letter.unit)
         deal, unit = self.ledger.deal_of(key), self.ledger.units[key]
         if unit.phase is Phase.OFFERED:
             return self._say_offer(key)
         if unit.work is not None or unit.phase is not Phase.ACCEPTED:
             if unit.phase in (Phase.TRANSMITTING, Phase.WORKING):
-                return [self._post(deal, Working(deal=deal.deal, unit=unit.unit, begun=key in self._computing))]
+                return [say(deal, Working(deal=deal.deal, unit=unit.unit, begun=key in self._computing))]
             if unit.phase in (Phase.WORK_REJECTED, Phase.TIMED_OUT, Phase.NO_SHOW):
-                return [self._post(deal, _refusal(unit))]
+                return [say(deal, _refusal(unit))]
             return []
         if letter.size > self._terms(deal.free).work_max_bytes:
             return self._refuse(key, Step.REJECT, now, "too-large", "this work is larger than the terms allow")
@@ -232,7 +219,7 @@ class Selling:
         if event.unit in self._computing:
             return begun
         deal = self.ledger.deal_of(event.unit)
-        return [*begun, self._post(deal, Working(deal=deal.deal, unit=unit.unit, begun=False))]
+        return [*begun, say(deal, Working(deal=deal.deal, unit=unit.unit, begun=False))]
 
     def fetch_failed(self, event: FetchFailed, now: Instant) -> list[Any]:
         """The work could not be had."""
@@ -261,7 +248,7 @@ class Selling:
                     unit=key, worker=stall.worker, work=work or b"", time_s=self._terms(deal.free).work_s, owner=owner_of(key)
                 )
             )
-            effects.append(self._post(deal, Working(deal=deal.deal, unit=split_unit_key(key)[1], begun=True)))
+            effects.append(say(deal, Working(deal=deal.deal, unit=split_unit_key(key)[1], begun=True)))
         return effects
 
     def computed(self, event: Computed, now: Instant) -> list[Any]:
@@ -317,9 +304,9 @@ class Selling:
         )
         signature = self._key.sign(id_of(self._network.name, OFFER_PURPOSE, pack(body)))
         offer = Offer(body=body, signature=signature, size=unit.cipher_bytes, ticket=unit.cipher_ticket)
-        effects: list[Any] = [Grant(content=unit.cipher, ticket=unit.cipher_ticket), self._post(deal, offer)]
+        effects: list[Any] = [Grant(content=unit.cipher, ticket=unit.cipher_ticket), say(deal, offer)]
         if deal.free:
-            effects.append(self._post(deal, FreeKey(deal=deal.deal, unit=unit.unit, key=unit.key)))
+            effects.append(say(deal, FreeKey(deal=deal.deal, unit=unit.unit, key=unit.key)))
         return effects
 
     # --- the money ----------------------------------------------------------------------------------------------------
@@ -398,7 +385,7 @@ class Selling:
         effects = self._leave(key, how, now, code, sentence)
         if not effects:
             return []
-        return [self._post(self.ledger.deal_of(key), _refusal(self.ledger.units[key])), *effects]
+        return [say(self.ledger.deal_of(key), _refusal(self.ledger.units[key])), *effects]
 
     def _leave(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
         if self.ledger.move(key, how, now, code, sentence) is None:
@@ -412,10 +399,6 @@ class Selling:
         if unit.cipher_ticket:
             effects.insert(0, Revoke(ticket=unit.cipher_ticket))
         return effects
-
-    @staticmethod
-    def _post(deal: Deal, letter: DealLetter) -> Post:
-        return Post(peer=peer_id_of(deal.other), letter=address(Lane.DEAL, DEAL.pack(letter)))
 
 
 def _refusal(unit: Unit) -> WorkRefused:

@@ -5,7 +5,7 @@ is for a trade gone wrong (silence, refusal, a bad result); it cannot be proved 
 account on the ``avoid`` list of our own orders for a while.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from wire.account import hash160
@@ -15,17 +15,22 @@ from wire.moments import SECOND, Instant
 
 BAN_AT: Final = 100
 HALF_LIFE_US: Final = 600 * SECOND
-STRIKE_US: Final = 120 * SECOND
+STRIKE_FIRST_US: Final = 10 * SECOND
+STRIKE_MOST_US: Final = 640 * SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Penalty points as of ``at``, and until when the account is avoided, with the reason last given."""
+    """Penalty points as of ``at``; strikes, and until when the account is avoided for them; the reason last given."""
 
     points: int
     at: Instant
+    strikes: int
     avoid_until: Instant
     sentence: str
+
+
+_CLEAN: Final = Record(points=0, at=Instant(0), strikes=0, avoid_until=Instant(0), sentence="")
 
 
 class Standing:
@@ -36,21 +41,22 @@ class Standing:
 
     def blame(self, peer: PeerId, penalty: int, sentence: str, now: Instant) -> bool:
         """Add ``penalty`` points. Whether the peer is banned from now on."""
-        known = self._records.pop(peer, None)
+        known = self._records.pop(peer, _CLEAN)
         points = self._points_of(known, now) + penalty
-        until = known.avoid_until if known else Instant(0)
-        self._keep(peer, Record(points=points, at=now, avoid_until=until, sentence=sentence))
+        self._keep(peer, replace(known, points=points, at=now, sentence=sentence))
         return points >= BAN_AT
 
     def strike(self, peer: PeerId, sentence: str, now: Instant) -> None:
-        """Avoid the account for a while."""
-        known = self._records.pop(peer, None)
+        """Avoid the account for a while: twice as long for each strike before the last ones are forgotten."""
+        known = self._records.pop(peer, _CLEAN)
+        strikes = known.strikes + 1 if now < known.avoid_until + STRIKE_MOST_US else 1
+        until = Instant(now + min(STRIKE_MOST_US, STRIKE_FIRST_US << min(strikes - 1, 10)))
         points = self._points_of(known, now)
-        self._keep(peer, Record(points=points, at=now, avoid_until=Instant(now + STRIKE_US), sentence=sentence))
+        self._keep(peer, Record(points=points, at=now, strikes=strikes, avoid_until=until, sentence=sentence))
 
     def banned(self, peer: PeerId, now: Instant) -> bool:
         """Whether we refuse to deal with the peer at all."""
-        return self._points_of(self._records.get(peer), now) >= BAN_AT
+        return self._points_of(self._records.get(peer, _CLEAN), now) >= BAN_AT
 
     def avoided(self, now: Instant) -> tuple[bytes, ...]:
         """Account hashes (20 bytes, sorted) to put on the ``avoid`` list of our orders; the latest strikes first served."""
@@ -69,9 +75,7 @@ class Standing:
         return self._records.get(peer)
 
     @staticmethod
-    def _points_of(known: Record | None, now: Instant) -> int:
-        if known is None:
-            return 0
+    def _points_of(known: Record, now: Instant) -> int:
         return known.points >> min(30, max(0, now - known.at) // HALF_LIFE_US)
 
     def _keep(self, peer: PeerId, known: Record) -> None:

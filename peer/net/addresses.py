@@ -114,6 +114,7 @@ class AddressBook:
 
     def __init__(self) -> None:
         self._known: OrderedDict[PeerId, tuple[str, ...]] = OrderedDict()
+        self._proven: dict[PeerId, str] = {}
 
     def remember(self, peer: PeerId, transports: Iterable[str]) -> None:
         """Add transport addresses, newest first; a trailing ``/p2p/`` of the peer itself is cut off."""
@@ -125,15 +126,23 @@ class AddressBook:
             self._known[peer] = merged
             self._known.move_to_end(peer)
             while len(self._known) > KNOWN_PEERS_MAX:
-                self._known.popitem(last=False)
+                self.forget(next(iter(self._known)))
+
+    def prove(self, peer: PeerId, transport: str) -> None:
+        """The peer itself answered there. What strangers say about it cannot push this address out."""
+        self.remember(peer, [transport])
+        self._proven[peer] = transport
 
     def of(self, peer: PeerId) -> tuple[str, ...]:
-        """Addresses to try in order; those on this machine last, as a stranger's loopback is rarely ours."""
-        return tuple(sorted(self._known.get(peer, ()), key=_is_loopback))
+        """Addresses to try in order: the proven one, then the newest; loopback last, as a stranger's is rarely ours."""
+        proven = self._proven.get(peer)
+        others = sorted((one for one in self._known.get(peer, ()) if one != proven), key=_is_loopback)
+        return tuple(others) if proven is None else (proven, *others)[:ADDRESSES_PER_PEER_MAX]
 
     def forget(self, peer: PeerId) -> None:
         """Drop all addresses of a peer."""
         self._known.pop(peer, None)
+        self._proven.pop(peer, None)
 
     def __len__(self) -> int:
         return len(self._known)

@@ -43,7 +43,8 @@ class Admission:
                 await raw.close()
 
     async def _upgrade(self, raw: Any, listening_on: Any) -> Any:
-        if len(self._swarm.get_connections()) >= PEERS_MAX:
+        # A quarter of the places is for peers that we choose, or strangers could keep us from reaching anybody.
+        if len(self._swarm.get_connections()) >= PEERS_MAX - PEERS_MAX // 4:
             self._counters["peers-over-bound"] += 1
             return None
         remote = raw.get_remote_address()

@@ -101,7 +101,6 @@ class Dialler:
 
     async def _race(self, identity: Any, addresses: tuple[str, ...]) -> list[str]:
         failures: list[str] = []
-        failed = trio.Event()
 
         async def attempt(address: str, lost: trio.Event) -> None:
             try:
@@ -110,6 +109,7 @@ class Dialler:
                 failures.append(f"{address}: {reason(error)}")
                 lost.set()
             else:
+                self._book.prove(PeerId(identity.to_bytes()), address)
                 nursery.cancel_scope.cancel()
 
         with trio.move_on_after(DIAL_TIMEOUT_S):

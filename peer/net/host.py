@@ -5,7 +5,7 @@ new one with the same key, port and handlers takes its place after a pause, and 
 """
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ import trio
 from peer.net.addresses import AddressBook, BadAddress, check_free, listen_multiaddr, split_address
 from peer.net.dialler import unreachable
 from peer.net.engine import Engine
-from peer.net.guards import Guard
+from peer.net.guards import Guard, reset_quietly
 from peer.net.kad import Kad
 from peer.net.peersfile import load_peers, save_peers
 from peer.net.stream import FramedStream
@@ -24,6 +24,7 @@ from peer.net.views import PeerView, Statistics
 from wire.account import account_of
 from wire.errors import LocalFault, Misbehaved
 from wire.keys import BadKey, PeerId, SecretKey, public_of, show_peer
+from wire.limits import KNOWN_PEERS_MAX
 from wire.moments import Instant
 from wire.network import Network
 from wire.ports import PeerUnreachable, Stream
@@ -53,6 +54,7 @@ class Net:
         self._watchers: list[tuple[PeerCallback, PeerCallback]] = []
         self._blame_watchers: list[BlameCallback] = []
         self._last_blamed: Misbehaved | None = None
+        self._banned: OrderedDict[PeerId, None] = OrderedDict()
         self._since: dict[PeerId, Instant] = {}
         self._engine: Engine | None = None
         self._kad: Kad | None = None
@@ -130,7 +132,9 @@ class Net:
     def _framed(self, handler: Callable[[Stream], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
         async def handle(raw: Any) -> None:
             remote = PeerId(raw.muxed_conn.peer_id.to_bytes())
-            public_of(remote)
+            if self._unwanted(remote) is not None:
+                await reset_quietly(raw)
+                return
             stream = FramedStream(raw, remote, self._counters, self._on_blame)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stream.pump)
@@ -146,6 +150,8 @@ class Net:
     async def open(self, peer: PeerId, protocol: str) -> Stream:
         """Open a stream, dialling when not connected. Raises ``PeerUnreachable``."""
         engine = await self._running()
+        if peer in self._banned:
+            raise unreachable(peer, "it is banned")
         if peer != self.me and not engine.dialler.connected(peer) and not engine.dialler.known(peer) and self._kad is not None:
             await self._kad.find_peer(peer)
         await engine.dialler.dial(peer)
@@ -166,6 +172,8 @@ class Net:
     async def connect(self, address: str) -> PeerId:
         """Be connected to the peer at a full address. Raises ``BadAddress`` and ``PeerUnreachable``."""
         peer, transport = split_address(address)
+        if peer in self._banned:
+            raise unreachable(peer, "it is banned")
         self._book.remember(peer, [transport])
         engine = await self._running()
         await engine.dialler.dial(peer)
@@ -175,6 +183,17 @@ class Net:
         """Close every connection with ``peer``."""
         if self._engine is not None:
             await self._engine.disconnect(peer)
+
+    async def ban(self, peer: PeerId) -> None:
+        """Disconnect ``peer`` and have nothing to do with it until ``pardon``. At the bound the oldest ban is lifted."""
+        self._banned[peer] = None
+        while len(self._banned) > KNOWN_PEERS_MAX:
+            self._banned.popitem(last=False)
+        await self.disconnect(peer)
+
+    def pardon(self, peer: PeerId) -> None:
+        """Lift a ban."""
+        self._banned.pop(peer, None)
 
     async def connect_bootstrap(self) -> dict[str, str]:
         """Connect to all bootstrap addresses at once. Returns those that failed, each with a sentence; empty when all is well."""
@@ -296,10 +315,9 @@ class Net:
             return
         peer = PeerId(connection.muxed_conn.peer_id.to_bytes())
         if engine.dialler.connected(peer):
-            try:
-                public_of(peer)
-            except BadKey:
-                self._counters["peer-of-another-kind"] += 1
+            unwanted = self._unwanted(peer)
+            if unwanted is not None:
+                self._counters[unwanted] += 1
                 nursery.start_soon(engine.disconnect, peer)
                 return
             if peer not in self._since:
@@ -308,6 +326,13 @@ class Net:
                     self._tell(up, peer)
         elif peer in self._since:
             self._gone(peer)
+
+    def _unwanted(self, peer: PeerId) -> str | None:
+        try:
+            public_of(peer)
+        except BadKey:
+            return "peer-of-another-kind"
+        return "peer-banned" if peer in self._banned else None
 
     def _gone(self, peer: PeerId) -> None:
         del self._since[peer]

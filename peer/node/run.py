@@ -49,6 +49,7 @@ from wire.ports import Chain, Journal
 _LOG: Final = logging.getLogger("bitwrk.node")
 BALANCE_EVERY_S: Final = 2.0
 BOOTSTRAP_RETRY_S: Final = 5.0
+STOP_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +71,26 @@ def run_node(settings: Settings, offers: Sequence[Offer]) -> None:
 async def _main(settings: Settings, offers: tuple[Offer, ...]) -> None:
     home = Home.at(settings.home)
     with home.lock():
+        stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_signal, nursery.cancel_scope)
-            await _run(settings, offers, home)
+            nursery.start_soon(_until_signal, stop, nursery.cancel_scope)
+            await _run(settings, offers, home, stop)
             nursery.cancel_scope.cancel()
 
 
-async def _until_signal(scope: trio.CancelScope) -> None:
+async def _until_signal(stop: trio.Event, scope: trio.CancelScope) -> None:
+    """The first signal ends the node politely; when that takes too long, or at the second signal, it ends at once."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             _LOG.info("stopping")
+            stop.set()
+            with trio.move_on_after(STOP_S):
+                await anext(signals)
             scope.cancel()
             return
 
 
-async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home) -> None:
+async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home, stop: trio.Event) -> None:
     key = home.key()
     listener = bind_loopback(settings.api_port)
     async with AsyncExitStack() as stack:
@@ -109,7 +115,6 @@ async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home) -> Non
             await node.offer(offer, stack)
         await node.start()
         port = listener.getsockname()[1]
-        stop = trio.Event()
         stack.callback(nursery.cancel_scope.cancel)
         with home.announce(port):
             nursery.start_soon(node.join)
