@@ -1,5 +1,6 @@
 """Hosts find, reach and serve each other; and say clearly when they cannot."""
 
+import contextlib
 import socket
 from pathlib import Path
 
@@ -224,6 +225,30 @@ async def test_inbound_places_are_given_back(monkeypatch: pytest.MonkeyPatch) ->
         assert counter(hub, "peers-over-bound") == 1
 
 
+async def test_a_banned_peer_is_kept_out_until_pardoned() -> None:
+    async with hosts(2) as (hub, rude):
+        hub.serve(ECHO, echo)
+        await join(hub, rude)
+        stream = await rude.open(hub.me, ECHO)
+        await hub.ban(rude.me)
+        with pytest.raises(StreamClosed):
+            await stream.receive()
+        with pytest.raises(PeerUnreachable, match="banned"):
+            await hub.open(rude.me, ECHO)
+        with pytest.raises(PeerUnreachable, match="banned"):
+            await hub.connect(rude.addresses()[0])
+        with contextlib.suppress(PeerUnreachable):
+            await rude.connect(hub.addresses()[0])
+        with pytest.raises((PeerUnreachable, StreamClosed)):
+            await (await rude.open(hub.me, ECHO)).receive()
+        await until(lambda: counter(hub, "peer-banned") >= 1)
+        assert hub.peers() == ()
+        hub.pardon(rude.me)
+        await until(lambda: hub.statistics().connections == 0)
+        await hub.connect(rude.addresses()[0])
+        assert [view.peer for view in hub.peers()] == [rude.me]
+
+
 async def test_idle_connections_are_pruned_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.net.engine._PRUNE_FROM", 2)
     monkeypatch.setattr("peer.net.engine._PRUNE_TO", 1)
@@ -326,6 +351,10 @@ def test_the_address_book_is_bounded_and_tries_loopback_last() -> None:
     )
     assert book.of(peer) == ("/ip4/10.0.0.1/tcp/2", "/ip4/127.0.0.1/tcp/1")
     book.remember(peer, [f"/ip4/10.0.1.1/tcp/{port}" for port in range(1, 100)])
+    assert len(book.of(peer)) == ADDRESSES_PER_PEER_MAX
+    book.prove(peer, "/ip4/127.0.0.1/tcp/9")
+    book.remember(peer, [f"/ip4/10.0.2.1/tcp/{port}" for port in range(1, 100)])
+    assert book.of(peer)[0] == "/ip4/127.0.0.1/tcp/9"
     assert len(book.of(peer)) == ADDRESSES_PER_PEER_MAX
     for number in range(KNOWN_PEERS_MAX):
         book.remember(PeerId(number.to_bytes(39, "big")), ["/ip4/127.0.0.1/tcp/1"])
