@@ -79,6 +79,17 @@ class Book:
         self.admissible(heard, now, asked=asked)
         epoch = self._clock.epoch(now)
         known = epoch if now <= self._clock.freeze(epoch) else epoch + 1
+        body, kept = heard.body, self.keep(heard, known)
+        self._kept[heard.id] = kept
+        self._by_key.setdefault(heard.key_epoch, set()).add(heard.id)
+        self._vector = None
+        if isinstance(body, Order):
+            self._slots.setdefault((body.owner, body.side, body.slot), {})[heard.id] = kept
+        elif isinstance(body, Close):
+            self._closes.setdefault(body.order, {})[heard.id] = kept
+
+    def keep(self, heard: Heard, known_epoch: int) -> Kept:
+        """What is remembered of a message. The same for every node that could know it from the same epoch on."""
         body, entry = heard.body, None
         if isinstance(body, Order):
             entry = Entry(
@@ -89,14 +100,7 @@ class Book:
                 quantity=body.quantity,
                 avoid=body.avoid,
             )
-        kept = Kept(heard=heard, known_epoch=known, entry=entry)
-        self._kept[heard.id] = kept
-        self._by_key.setdefault(heard.key_epoch, set()).add(heard.id)
-        self._vector = None
-        if isinstance(body, Order):
-            self._slots.setdefault((body.owner, body.side, body.slot), {})[heard.id] = kept
-        elif isinstance(body, Close):
-            self._closes.setdefault(body.order, {})[heard.id] = kept
+        return Kept(heard=heard, known_epoch=known_epoch, entry=entry)
 
     def forget(self, epoch: int) -> tuple[bytes, ...]:
         """Drop what is no longer retained in ``epoch``; returns the raw bytes of all that went."""

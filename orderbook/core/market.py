@@ -57,7 +57,7 @@ class Market:
         self._intake = Intake(network, self._books, self._craft.read)
         self._neighbours: dict[PeerId, Neighbour] = {}
         self._roots: dict[bytes, tuple[int, bytes]] = {}
-        self._reconciler = Reconciler(self._books, self._neighbours)
+        self._reconciler = Reconciler(self._books, self._neighbours, self._craft)
         self._next_epoch: int | None = None
         self._warmed = -1
         self._out: list[MarketEffect] = []

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from orderbook.core.book import Book
+from orderbook.core.craft import Craft
 from orderbook.core.events import MarketEffect, Meet, SendFrame
 from orderbook.core.frames import FRAMES, Answer, Ask
-from orderbook.core.negentropy import respond
 from orderbook.core.neighbour import Neighbour
 from orderbook.core.session import Session, Stage
 from wire.effects import Count
@@ -25,8 +25,8 @@ _HASTE_US: Final = 500 * MILLISECOND
 class Reconciler:
     """The comparisons of one node; it sees the market's books and neighbours."""
 
-    def __init__(self, books: Mapping[bytes, Book], neighbours: Mapping[PeerId, Neighbour]) -> None:
-        self._books, self._neighbours = books, neighbours
+    def __init__(self, books: Mapping[bytes, Book], neighbours: Mapping[PeerId, Neighbour], craft: Craft) -> None:
+        self._books, self._neighbours, self._craft = books, neighbours, craft
         self._comparing: dict[tuple[PeerId, bytes], int] = {}
         self._number = 0
 
@@ -51,7 +51,7 @@ class Reconciler:
 
     def _begin(self, neighbour: Neighbour, book: bytes, now: Instant) -> SendFrame:
         self._number = (self._number + 1) % (1 << 32)
-        session = Session(book, self._number, self._books[book].vector(), now)
+        session = Session(book, self._number, self._craft.initiator(self._books[book].vector()), now)
         neighbour.sessions[book] = session
         neighbour.next_reconcile[book] = after(now, RECONCILE_INTERVAL_MS * MILLISECOND)
         epoch = self._comparing.pop((neighbour.peer, book), None)
@@ -80,7 +80,7 @@ class Reconciler:
 
     def asked(self, neighbour: Neighbour, ask: Ask, now: Instant) -> list[MarketEffect]:
         """Answer the neighbour's comparison; what it shows that we lack, we shall ask for ourselves."""
-        message = respond(self._books[ask.book].vector(), ask.message)
+        message = self._craft.respond(self._books[ask.book].vector(), ask.message)
         if len(message) > 1:
             self.hasten(neighbour, ask.book, now)
         answer = Answer(book=ask.book, session=ask.session, message=message)

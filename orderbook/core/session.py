@@ -12,7 +12,7 @@ import enum
 from typing import Final
 
 from orderbook.core.frames import FRAMES, Ask, Pull
-from orderbook.core.negentropy import Initiator, Vector
+from orderbook.core.negentropy import Initiator
 from wire.limits import BATCH_MAX_ORDERS, RECONCILE_TIMEOUT_MS
 from wire.moments import MILLISECOND, Instant, after
 
@@ -29,13 +29,13 @@ class Stage(enum.Enum):
 class Session:
     """Our side of one reconciliation. ``epochs`` are to be cleared again when it is done."""
 
-    def __init__(self, book: bytes, number: int, vector: Vector, now: Instant) -> None:
+    def __init__(self, book: bytes, number: int, initiator: Initiator, now: Instant) -> None:
         self.book, self.number = book, number
         self.stage: Stage = Stage.COMPARING
         self.epochs: set[int] = set()
         self.unchecked: set[bytes] = set()
         self.asked: frozenset[bytes] = frozenset()
-        self._initiator = Initiator(vector)
+        self._initiator = initiator
         self._wanted: list[bytes] = []
         self.deadline = after(now, RECONCILE_TIMEOUT_MS * MILLISECOND)
 
