@@ -358,17 +358,19 @@ class BuyerChannel(SightedChannel):
                 owed.append(self._done_letter())
         return owed
 
-    def _resubmit(self) -> None:
+    def _missing(self) -> list[tuple[bytes, str]]:
         info = None if self.funding is None else self._seen.get(self.funding)
+        unspent = info is None or info.spent_by is None
         if self.phase is Phase.FUNDED and info is None:
-            self._submit(self.row.funding_raw, "funding")
-        elif self.phase is Phase.REFUNDING and (info is None or info.spent_by is None):
-            self._submit(self.row.end_raw, "refund")
-        elif self.phase is Phase.CLAIMING and self.row.end_raw:
+            return [(self.row.funding_raw, "funding")]
+        if self.phase is Phase.REFUNDING and unspent and self.row.end_raw:
+            return [(self.row.end_raw, "refund")]
+        if self.phase is Phase.CLAIMING and self.row.end_raw:
             source = parse(self.row.end_raw).inputs[0].outpoint
             taken = self._seen.get(source)
             if source != self.funding and taken is not None and taken.spent_by is None:
-                self._submit(self.row.end_raw, "lapse")
+                return [(self.row.end_raw, "lapse")]
+        return []
 
     def _tell_again(self) -> None:
         super()._tell_again()

@@ -138,7 +138,7 @@ class Channel:
             if not isinstance(event, LetterIn):
                 raise InvariantBroken("bad-local-event", f"{type(event).__name__}: {error.sentence}") from error
             self.row = before
-            blame = Blame(peer=self.peer, code=error.code, sentence=error.sentence, penalty=error.penalty)
+            blame = Blame(peer=event.peer, code=error.code, sentence=error.sentence, penalty=error.penalty)
             self._effects = [Count(code=error.code), blame]
         except Ignore as error:
             self.row = before
@@ -197,7 +197,7 @@ class Channel:
             self._effects.append(Count(code=f"unexpected-{type(subject).__name__.lower()}"))
 
     def _finish(self, before: ChannelRow) -> tuple[Effect, ...]:
-        if self._owed():
+        if self._owed() or self._missing():
             if self._resend_at is None:
                 self._resend_at = after(self._now, self._resend_s * SECOND)
         else:
@@ -251,6 +251,10 @@ class Channel:
         self._resend_at = after(self._now, self._resend_s * SECOND)
         self._resend_s = min(2 * self._resend_s, LETTER_RESEND_MAX_S)
 
+    def _resubmit(self) -> None:
+        for raw, purpose in self._missing():
+            self._submit(raw, purpose)
+
     def _tick_resend(self) -> None:
         if self._resend_at is not None and self._now >= self._resend_at:
             self._resend()
@@ -278,8 +282,8 @@ class Channel:
         """Letters that the peer has, by our state, not yet acted on."""
         raise NotImplementedError
 
-    def _resubmit(self) -> None:
-        """Broadcast again what should be on the chain and is not."""
+    def _missing(self) -> list[tuple[bytes, str]]:
+        """Transactions that should be on the chain and are not, with their purpose, parents first."""
         raise NotImplementedError
 
     def _tell_again(self) -> None:

@@ -337,16 +337,18 @@ class SellerChannel(SightedChannel):
             return [AskClose(channel=self.channel, reason="please close")]
         return []
 
-    def _resubmit(self) -> None:
+    def _missing(self) -> list[tuple[bytes, str]]:
         if self.phase not in (Phase.CLOSING, Phase.CLAIMING) or not self.row.close_raw:
-            return
+            return []
         info = None if self.funding is None else self._seen.get(self.funding)
+        missing = []
         if info is None or info.spent_by is None:
-            self._submit(self.row.close_raw, "close")
+            missing.append((self.row.close_raw, "close"))
         if self.row.end_raw:
             taken = self._seen.get(parse(self.row.end_raw).inputs[0].outpoint)
             if taken is None or taken.spent_by is None:
-                self._submit(self.row.end_raw, "claim")
+                missing.append((self.row.end_raw, "claim"))
+        return missing
 
     def _tell_again(self) -> None:
         super()._tell_again()

@@ -33,6 +33,8 @@ _NO_MONEY = (How.DECLINED, How.UNFUNDED)
 class SightedChannel(Channel):
     """A channel that knows the chain; the two roles say what they do about what is seen."""
 
+    _spend: Spend | None = None
+
     # --- for the two roles -------------------------------------------------------------------------------------
 
     def _locks(self) -> Iterable[bytes]:
@@ -139,7 +141,9 @@ class SightedChannel(Channel):
         transaction, funding = self._parsed(spender), self.funding
         if transaction is None or funding is None:
             return
-        spend = classify(self.contract, transaction, funding, self._locks())
+        if self._spend is None or self._spend.transaction != transaction:
+            self._spend = classify(self.contract, transaction, funding, self._locks())
+        spend = self._spend
         if spend.kind is SpendKind.CONDITIONAL:
             self._see_conditional(spend)
         elif self._deep(spender.height):

@@ -67,10 +67,6 @@ def build_funding(chain: Regtest, outputs: list[TxOut]) -> bytes:
     raise AssertionError("no coin")
 
 
-class Crash(Exception):
-    """The party dies here."""
-
-
 @dataclasses.dataclass
 class Party:
     """One side: its key, its journal, its channel and what it was told."""
@@ -88,6 +84,7 @@ class Party:
     reveals: bool = True
     alive: bool = True
     handled: int = 0
+    lives: int = 1
     crash_at: int | None = None
     crash_before_commit: bool = False
 
@@ -116,6 +113,7 @@ class Pair:
         self.policy = SellerPolicy(instance=INSTANCE, arbiters=frozenset([terms["arbiter"]] if terms.get("arbiter") else []))
         self.rejected: list[tuple[str, str]] = []
         self.fund = True
+        self.blind = False
         fields: dict[str, Any] = {"capacity_sat": 100_000, "feerate_sat_per_kvb": 1_000, "height": chain.height}
         fields.update(terms)
         self.terms = propose_terms(BUYER, SELLER.public, network, INSTANCE, counter=counter, **fields)
@@ -157,8 +155,10 @@ class Pair:
         if dies:
             self.restart(party)
             return
+        life = party.lives
         for effect in effects:
-            self.act(party, effect)
+            if party.lives == life:  # what a dead process still wanted to do is lost
+                self.act(party, effect)
 
     def act(self, party: Party, effect: Effect) -> None:
         match effect:
@@ -191,6 +191,7 @@ class Pair:
 
     def restart(self, party: Party) -> None:
         """The process was killed and comes back with its journal; the connection breaks, so both sides resume."""
+        party.lives += 1
         self.letters.clear()
         party.watched.clear()
         party.height = None
@@ -208,6 +209,8 @@ class Pair:
     def look(self) -> bool:
         """Tell both what changed on the chain; whether anything did."""
         news = False
+        if self.blind:
+            return False
         for party in (self.buyer, self.seller):
             if not party.alive or party.channel is None:
                 continue
@@ -275,6 +278,12 @@ class Pair:
             self.chain.add_block(raw)
             previous = sha256d(raw[:80])
         assert self.chain.block_hash(self.chain.height) == previous
+        return self.run()
+
+    def lose_mempool(self) -> "Pair":
+        """The node was started again and forgot what waits."""
+        self.chain._mempool.entries.clear()
+        self.chain._mempool.spends.clear()
         return self.run()
 
     # --- what people do ----------------------------------------------------------------------------------------

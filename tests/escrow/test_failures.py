@@ -248,6 +248,49 @@ def test_reorganisation_of_the_close(pair: Make) -> None:
     assert phases(world) == (Phase.BURIED, Phase.BURIED)
 
 
+def test_everything_is_broadcast_again_when_the_chain_forgets_it(pair: Make) -> None:
+    world = pair().open().run()
+    assert phases(world) == (Phase.OPEN, Phase.OPEN)
+    world.lose_mempool()
+    assert phases(world) == (Phase.FUNDED, Phase.FUNDED)
+    world.wait(20)
+    assert phases(world) == (Phase.OPEN, Phase.OPEN)
+    world.mine().pay(0)
+    world.close(world.buyer).lose_mempool()
+    assert phases(world) == (Phase.CLOSING, Phase.CLOSING)
+    world.wait(20).mine()
+    assert phases(world) == (Phase.CLOSED, Phase.CLOSED)
+    world.reorganise(1)
+    world.lose_mempool()
+    assert phases(world) == (Phase.CLOSING, Phase.CLOSING)
+    assert world.seller.machine.row.ending is None
+    world.wait(20).mine()
+    assert world.check_end().how is How.SETTLED
+
+
+def test_a_forgotten_claim_and_a_forgotten_lapse(pair: Make) -> None:
+    world = pair().ready().pay(0)
+    world.buyer.alive = False
+    world.close(world.seller).wait(CHANNEL_CLOSE_WAIT_S).lose_mempool()
+    assert world.seller.machine.phase is Phase.CLOSING
+    world.wait(70).mine()
+    assert world.seller.end.how is How.CLAIMED
+    world.reorganise(1)
+    world.lose_mempool()
+    world.wait(70).mine()
+    assert world.seller.end.how is How.CLAIMED
+
+    world = pair().ready().pay(0)
+    machine = world.seller.machine
+    last = machine.row.last
+    unsigned = state(machine.contract, machine.funding, last.paid_msat, last.lock)
+    world.seller.alive = False
+    world.chain.submit(complete(machine.contract, unsigned, last.signature, machine._coop).serialise())
+    world.run().mine(SHORT.claim_delay_blocks).lose_mempool().wait(70)
+    assert len(world.chain.mempool_ids()) == 1
+    assert world.mine().check_end().how is How.LAPSED
+
+
 def test_reorganisation_of_a_claim(pair: Make) -> None:
     world = pair().ready().pay(0)
     world.buyer.alive = False
