@@ -52,10 +52,11 @@ class Job:
 
 def run_demo(options: DemoOptions) -> None:
     """Run it; raises ``Refused("demo-check", …)`` when ``--check`` finds a promise broken."""
-    trio.run(_main, options)
+    trio.run(make_demo, options)
 
 
-async def _main(options: DemoOptions) -> None:
+async def make_demo(options: DemoOptions) -> None:
+    """The whole of it, for a loop that runs already."""
     console = Console()
     began = time.monotonic()
     if options.sellers > len(NAMES):
@@ -67,7 +68,10 @@ async def _main(options: DemoOptions) -> None:
     job = Job(works=cut(plan, columns, rows))
     console.print("[bold]BitWrk[/]: a picture rendered by strangers and paid for, on this machine, with [bold]play money[/]")
     console.print(f"The picture: {plan.width} x {plan.height} pixels in {len(job.works)} tiles, {plan.samples} rays each pixel")
-    async with open_cluster(options.out / "nodes") as cluster, httpx.AsyncClient(timeout=TILE_TIMEOUT_S, limits=_LIMITS) as client:
+    async with (
+        open_cluster(options.out / "nodes") as cluster,
+        httpx.AsyncClient(timeout=TILE_TIMEOUT_S, limits=_LIMITS) as client,
+    ):
         sellers, buyer = await _start(cluster, client, options, console)
         await _see_market(client, buyer, len(sellers))
         await _buy(client, buyer, sellers, job, options, console)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import trio
-from escrow.shell.watcher import Watcher
-from orderbook.shell.relay import RelayService
 
 from cafs.shell.service import ContentService
 from cafs.shell.store import Store
 from escrow.core.events import FundingWanted, PhaseChanged, Submit, Unwatch, Watch
+from escrow.shell.watcher import Watcher
 from orderbook.core.events import Check, Checked, ClockJudged, Meet, SendFrame
+from orderbook.shell.relay import RelayService
 from peer.core import events as node
 from peer.net.courier import Courier
 from peer.net.host import Net
@@ -119,7 +119,7 @@ class Performer:
         _LOG.warning("peer banned: %s", effect.sentence)
         self.banished[PeerId(effect.peer)] = effect.sentence
         self.note("banned", peer=effect.peer.hex(), reason=effect.sentence)
-        self._nursery.start_soon(self._net.disconnect, PeerId(effect.peer))
+        self._nursery.start_soon(self._net.ban, PeerId(effect.peer))
 
     def _clock(self, effect: ClockJudged) -> None:
         self.clock = effect

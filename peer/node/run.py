@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
-from escrow.shell.core_rpc import CoreChain
-from escrow.shell.wallet import KeyWallet
-from escrow.shell.watcher import Watcher
-from orderbook.shell.relay import RelayService
 
 from cafs.shell.service import ContentService
 from cafs.shell.store import Store
 from dht.core import events as dht
 from dht.core.directory import Directory
 from dht.shell.directory import DirectoryService
+from escrow.shell.core_rpc import CoreChain
 from escrow.shell.kernel import KernelChain
+from escrow.shell.wallet import KeyWallet
+from escrow.shell.watcher import Watcher
 from orderbook.core.events import NeighbourDown, NeighbourUp
+from orderbook.shell.relay import RelayService
 from peer.api.server import bind_loopback, serve_api
 from peer.api.service import Json
 from peer.config import Offer, Settings
@@ -48,7 +48,6 @@ from wire.ports import Chain, Journal
 
 _LOG: Final = logging.getLogger("bitwrk.node")
 BALANCE_EVERY_S: Final = 2.0
-BOOTSTRAP_RETRY_S: Final = 5.0
 STOP_S: Final = 5.0
 
 
@@ -169,7 +168,6 @@ class _Node:
         self._money = money
         self._nursery = nursery
         self._balance_sat = 0
-        self._fault = ""
         self._articles: set[str] = set()
         self._driver = Driver(brain, journal, self._perform)
         tell = self._driver.tell
@@ -266,15 +264,14 @@ class _Node:
         self._nursery.start_soon(self._driver.run)
 
     async def join(self) -> None:
-        """Connect to the bootstrap peers, again and again until one answers."""
-        while self._settings.bootstrap:
-            failed = await self._net.connect_bootstrap()
-            if len(failed) < len(self._settings.bootstrap):
-                self._fault = ""
-                return
-            self._fault = "no bootstrap peer answers: " + "; ".join(failed.values())
-            _LOG.warning("%s", self._fault)
-            await trio.sleep(BOOTSTRAP_RETRY_S)
+        """Connect to the peers we were told of. Raises ``LocalFault`` when not one of them answers."""
+        if not self._settings.bootstrap:
+            return
+        failed = await self._net.connect_bootstrap()
+        if self._net.peers():
+            return
+        sentence = "; ".join(f"{address}: {why}" for address, why in sorted(failed.items()))
+        raise LocalFault("no-bootstrap", f"no peer to begin with answers ({sentence}); check --bootstrap, or leave it out")
 
     async def _watch_balance(self, money: Money) -> None:
         while True:
@@ -296,7 +293,6 @@ class _Node:
             "addresses": list(self._net.addresses()),
             "peers": len(self._net.peers()),
             "neighbours": [show_peer(peer) for peer in self._relay.neighbours()],
-            "fault": self._fault,
         }
         if self._money:
             facts["address"] = self._money.wallet.address

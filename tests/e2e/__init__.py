@@ -1,0 +1,1 @@
+"""Whole nodes as separate processes on loopback, driven the way their owners would."""
