@@ -58,16 +58,17 @@ class State:
 class Explorer:
     """Breadth first over all actions, every state once."""
 
-    moments = (at(EPOCH + 1, ms=610), at(EPOCH + 1, ms=1_850), at(EPOCH + 2, ms=610))
+    moments = (at(EPOCH + 1, ms=610), at(EPOCH + 2, ms=610))
 
     def __init__(self, side: Side) -> None:
         self.table = Table(side, quantity=2)
         self.side = side
         self.shared = {id(self.table.me): self.table.me, id(REGTEST): REGTEST}
-        whole, other = self.table.fill(2), self.table.fill(2, other=2)
+        whole = self.table.fill(2)
         first, second = self.table.fill(1), self.table.fill(1, start=1, other=2)
-        self.plans: dict[str, tuple[Fill, ...]] = {"whole": (whole,), "other": (other,), "split": (first, second)}
-        self.fills = (whole, other, first, second)
+        clash = self.table.fill(1, other=3)  # the unit of the first half again, for somebody else
+        self.plans: dict[str, tuple[Fill, ...]] = {"whole": (whole,), "split": (first, second), "clash": (clash,)}
+        self.fills = (whole, first, second, clash)
 
     def act(self, state: State, event: Any) -> None:
         effects = state.desk.handle(event, self.moments[state.step])
@@ -93,7 +94,7 @@ class Explorer:
                     state.accepted += (letter,)
 
     def actions(self, state: State) -> list[tuple[str, Any]]:
-        epoch = EPOCH + 1 if state.step < 2 else EPOCH + 2
+        epoch = EPOCH + 1 + state.step
         found: list[tuple[str, Any]] = []
         for name, fills in self.plans.items():
             for again in (False, True):
@@ -108,7 +109,6 @@ class Explorer:
         for accept in state.accepted:
             signature = sign_match(self.table.them, accept.match, Side.BUY)
             found.append(("confirm", self.letter(Confirm(match=accept.match, signature=signature))))
-        found.append(("want 0", Want(book=BOOK, side=self.side, price_msat=300, quantity=0)))
         found.append(("want 1", Want(book=BOOK, side=self.side, price_msat=300, quantity=1)))
         return found
 
@@ -175,6 +175,6 @@ class Explorer:
 
 @pytest.mark.parametrize("side", [Side.SELL, Side.BUY])
 def test_no_path_signs_a_unit_twice(side: Side) -> None:
-    states, signatures = Explorer(side).explore(4)
+    states, signatures = Explorer(side).explore(5)
     assert states > 300
     assert signatures == {0, 1, 2}  # the paths that sign were walked, both fills of a split order too

@@ -525,3 +525,19 @@ def test_a_node_with_a_wrong_clock_refuses_and_says_so(skew_us: int) -> None:
     world.run(at(EPOCH + 24))
     assert not wrong.judged[-1].skewed
     assert wrong.cleared[-1].refusal == ""
+
+
+def test_a_difference_seen_by_one_is_looked_into_by_both(alone: Alone) -> None:
+    """A neighbour's comparison shows that he has what we lack: we do not wait for the next time, and not for ever either."""
+    ((_, ask),) = sent(alone.effects, Ask)
+    alone.hear(Answer(book=BOOK, session=ask.session, message=b"\x61"))
+    alone.now = Instant(alone.now + 10_000)
+    differing = b"\x61\x00\x00\x01" + bytes(16)
+    ((_, answer),) = sent(alone.hear(Ask(book=BOOK, session=9, message=differing)), Answer)
+    assert len(answer.message) > 1
+    assert sent(alone.do(Tick()), Ask) == []
+    due = alone.market.next_deadline()
+    assert due is not None
+    assert due <= alone.now + 500_000
+    alone.now = due
+    assert len(sent(alone.do(Tick()), Ask)) == 1
