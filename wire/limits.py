@@ -119,6 +119,23 @@ RAYS_BOUNCES_MAX: Final = 16
 RAYS_TILES_MAX: Final = 4_096
 RAYS_COST_MAX_SEGMENTS: Final = 1 << 28  # pixels x samples x bounces of one work
 
+# --- sandboxes and what runs in them -------------------------------------------------------------------------
+SANDBOX_TEMP_MAX_BYTES: Final = 1 << 30  # all files together; they are kept in memory
+SANDBOX_FILES_MAX: Final = 1_024
+SANDBOX_MEMORY_MAX_BYTES: Final = 256 << 30
+SANDBOX_PATROL_MS: Final = 100  # how often the memory of all processes inside is added up
+SANDBOX_IDLE_S: Final = 120  # a scene that nobody asks for is let go after this
+SANDBOX_START_S: Final = 60
+COMMAND_MEMORY_DEFAULT_BYTES: Final = 2 << 30
+COMMAND_PROCESSES_MAX: Final = 64
+BLENDER_MEMORY_DEFAULT_BYTES: Final = 8 << 30
+BLENDER_PROCESSES_MAX: Final = 512  # threads count
+BLENDER_SCENE_MAX_BYTES: Final = CONTENT_MAX_BYTES - 4_096
+BLENDER_SIDE_MAX: Final = 65_536
+BLENDER_TILE_MAX_PIXELS: Final = 1 << 24
+BLENDER_CHANNELS_MAX: Final = 256
+BLENDER_LINE_MAX_BYTES: Final = 16_384  # one line of talk between a node and its Blender
+
 # --- local API ---------------------------------------------------------------------------------------------
 BODY_MAX_BYTES: Final = CONTENT_MAX_BYTES
 API_REQUESTS_MAX: Final = 1_024

@@ -3,7 +3,7 @@
 It is started on the event loop's own thread. Linux delivers the parent-death signal when the *thread* that started a child
 ends; trio starts processes on helper threads that retire after ten idle seconds, which would take healthy workers with them.
 A start costs the loop about a millisecond. All that is handed down is two pipes, an empty folder, a handful of environment
-variables, and a log file without a name that may grow to ``WORKER_LOG_MAX_BYTES``.
+variables, and a log file without a name that may grow to ``WORKER_LOG_MAX_BYTES`` (the keeper of a sandbox writes little to it).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from peer.workers.serving import FAULT, LENGTH_BYTES, MEMORY, REFUSAL, RESULT, R
 from peer.workers.spec import WorkerSpec
 from wire.canon import EncodingError, unpack
 from wire.errors import Refused
-from wire.limits import STREAM_READ_BYTES, WORKER_LOG_MAX_BYTES, WORKER_NICENESS, WORKER_OPEN_FILES_MAX
+from wire.limits import STREAM_READ_BYTES, WORKER_NICENESS
 
 _LOG_TAIL_BYTES: Final = 400
 _DYING_S: Final = 1.0  # between the end of a worker's pipe and its own end
@@ -65,7 +65,7 @@ class WorkerProcess:
         self._spec = spec
         self._written = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        limits = (os.getpid(), spec.memory_max_bytes, WORKER_LOG_MAX_BYTES, WORKER_OPEN_FILES_MAX, WORKER_NICENESS)
+        limits = (os.getpid(), spec.memory_max_bytes, spec.file_max_bytes, spec.open_files_max, WORKER_NICENESS)
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", confine.__file__, *map(str, limits), *spec.command],
             stdin=subprocess.PIPE,
