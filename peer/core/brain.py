@@ -29,6 +29,7 @@ from wire.canon import unpack
 from wire.effects import Blame, Count, Save
 from wire.errors import Ignore, Misbehaved, require
 from wire.keys import SecretKey
+from wire.limits import DEALS_OPEN_MAX
 from wire.moments import Instant
 from wire.network import Network
 
@@ -53,6 +54,7 @@ class Brain:
         self.purse = Purse(key, network, instance)
         self.standing = Standing()
         self._todo: deque[Any] = deque()
+        self._basis: tuple[Any, ...] = ()
         self._routes: dict[type, Callable[[Any, Instant], list[Any]]] = {
             **self._from_outside(),
             **self._between_parts(),
@@ -104,12 +106,28 @@ class Brain:
                     out.append(item)
                 else:
                     self._todo.extend(route(item, now))
-            avoid = self.standing.avoided(now)
-            self._todo.extend(self.shop.wants(self.buying.requests.wants(), self.selling.wants(), avoid))
+            self._todo.extend(self._new_wants(now))
         for ledger in (self.buying.ledger, self.selling.ledger):
             ledger.forget_old()
             out.extend(ledger.drain())
         return tuple(out)
+
+    def _new_wants(self, now: Instant) -> list[book.Want]:
+        """What has changed in our wishes; looked for only when something that they follow from has changed."""
+        avoid = self.standing.avoided(now)
+        basis = (
+            self.buying.requests.version,
+            self.buying.ledger.version,
+            self.selling.ledger.version,
+            self.selling.version,
+            avoid,
+        )
+        if basis == self._basis:
+            return []
+        self._basis = basis
+        full = self.buying.ledger.open_deals + self.selling.ledger.open_deals >= DEALS_OPEN_MAX
+        buys = {} if full else self.buying.requests.wants()
+        return self.shop.wants(buys, {} if full else self.selling.wants(), avoid)
 
     def _from_outside(self) -> dict[type, Callable[[Any, Instant], list[Any]]]:
         """What the driver tells."""

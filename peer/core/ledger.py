@@ -32,11 +32,17 @@ class Ledger:
         self.deals: dict[bytes, Deal] = {}
         self.units: dict[bytes, Unit] = {}
         self._dirty: dict[tuple[str, bytes], bytes | None] = {}
+        self._live: set[bytes] = set()
+        self._over: dict[bytes, None] = {}
+        self.version = 0
 
     def load(self, deals: dict[bytes, bytes], units: dict[bytes, bytes]) -> None:
         """Take over the rows that the journal kept."""
         self.deals = {key: unpack(Deal, deals[key]) for key in sorted(deals)}
         self.units = {key: unpack(Unit, units[key]) for key in sorted(units) if key[:32] in self.deals}
+        self._live = {key for key, unit in self.units.items() if unit.phase not in FINAL}
+        over = [one for one in self.deals.values() if self.is_over(one.deal)]
+        self._over = {one.deal: None for one in sorted(over, key=lambda one: (one.agreed_us, one.deal))}
 
     def put_deal(self, deal: Deal) -> None:
         """Keep a deal."""
@@ -48,6 +54,13 @@ class Ledger:
         key = unit_key(unit.deal, unit.unit)
         self.units[key] = unit
         self._dirty[UNIT_TABLE, key] = pack(unit)
+        self.version += 1
+        if unit.phase not in FINAL:
+            self._live.add(key)
+            return
+        self._live.discard(key)
+        if self.is_over(unit.deal):
+            self._over[unit.deal] = None
 
     def deal_of(self, key: bytes) -> Deal:
         """The deal that a unit belongs to."""
@@ -95,30 +108,36 @@ class Ledger:
 
     def next_deadline(self) -> Instant | None:
         """The first deadline of any unit."""
-        first = min((unit.deadline_us for unit in self.units.values()), default=NEVER)
+        first = min((self.units[key].deadline_us for key in self._live), default=NEVER)
         return None if first == NEVER else Instant(first)
 
     def late(self, now: Instant) -> list[bytes]:
         """Keys of the units whose deadline has passed, in a fixed order."""
-        return sorted(key for key, unit in self.units.items() if unit.deadline_us <= now)
+        return sorted(key for key in self._live if self.units[key].deadline_us <= now)
 
     def forget_old(self) -> None:
         """Drop the oldest deals that are over, beyond the number kept for people to look at."""
-        over = [one for one in self.deals.values() if self.is_over(one.deal)]
-        for deal in sorted(over, key=lambda one: (one.agreed_us, one.deal))[: max(0, len(over) - FINISHED_KEPT)]:
-            for key, _ in list(self.units_of(deal.deal)):
+        while len(self._over) > FINISHED_KEPT:
+            deal = next(iter(self._over))
+            del self._over[deal]
+            for key, _ in list(self.units_of(deal)):
                 del self.units[key]
                 self._dirty[UNIT_TABLE, key] = None
-            del self.deals[deal.deal]
-            self._dirty[DEAL_TABLE, deal.deal] = None
+            del self.deals[deal]
+            self._dirty[DEAL_TABLE, deal] = None
+
+    @property
+    def open_deals(self) -> int:
+        """How many deals are not over."""
+        return len(self.deals) - len(self._over)
 
     def is_over(self, deal: bytes) -> bool:
         """Whether nothing more can happen in a deal."""
         return all(unit.phase in FINAL for _, unit in self.units_of(deal))
 
     def in_phase(self, *phases: Phase) -> list[bytes]:
-        """Keys of the units in one of these phases, in a fixed order."""
-        return sorted(key for key, unit in self.units.items() if unit.phase in phases)
+        """Keys of the units in one of these phases, none of them final, in a fixed order."""
+        return sorted(key for key in self._live if self.units[key].phase in phases)
 
     def drain(self) -> tuple[Save, ...]:
         """The rows that changed since the last call."""

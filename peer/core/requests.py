@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
-from wire.limits import JOBS_WAITING_MAX, UNIT_ATTEMPTS_MAX
+from wire.limits import JOBS_WAITING_MAX, UNIT_ATTEMPTS_MAX, UNITS_PER_DEAL_MAX
 from wire.moments import Instant
 
 BAD_WORK_MAX: Final = 2
@@ -36,6 +36,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._all: dict[int, Request] = {}
+        self.version = 0
 
     def full(self) -> bool:
         """Whether no more can be taken."""
@@ -48,9 +49,11 @@ class Requests:
     def put(self, request: Request) -> None:
         """Keep a request."""
         self._all[request.number] = request
+        self.version += 1
 
     def drop(self, number: int) -> Request | None:
         """Forget a request."""
+        self.version += 1
         return self._all.pop(number, None)
 
     def waiting(self, article: str, free: bool, price_msat: int) -> list[Request]:
@@ -70,12 +73,13 @@ class Requests:
         wanted: dict[tuple[str, int | None], int] = {}
         for one in self._all.values():
             if one.unit is None:
-                wanted[one.article, one.bid_msat] = wanted.get((one.article, one.bid_msat), 0) + 1
+                line = (one.article, one.bid_msat)
+                wanted[line] = min(UNITS_PER_DEAL_MAX, wanted.get(line, 0) + 1)
         return wanted
 
     def give(self, number: int, unit: bytes) -> None:
         """The request is worked on as ``unit``."""
-        self._all[number] = dataclasses.replace(self._all[number], unit=unit)
+        self.put(dataclasses.replace(self._all[number], unit=unit))
 
     def place_again(self, number: int, now: Instant, sentence: str, *, bad_work: bool) -> bool:
         """Let the request wait for another match. False when it has had all its attempts."""
@@ -88,7 +92,7 @@ class Requests:
             expires=Instant(now + one.wait_us),
             sentence=sentence,
         )
-        self._all[number] = one
+        self.put(one)
         return one.attempts < UNIT_ATTEMPTS_MAX and one.bad_work < BAD_WORK_MAX
 
     def remark(self, article: str, bid_msat: int | None, sentence: str) -> None:

@@ -50,7 +50,7 @@ from wire.canon import pack
 from wire.envelope import id_of
 from wire.errors import Misbehaved
 from wire.keys import PeerId, SecretKey, peer_id_of
-from wire.limits import QUANTITY_MAX, REASON_MAX_CHARS
+from wire.limits import REASON_MAX_CHARS, UNITS_PER_DEAL_MAX
 from wire.moments import SECOND, Instant
 from wire.network import Network
 
@@ -75,6 +75,7 @@ class Selling:
         self._terms = terms
         self.ledger = Ledger()
         self.stalls: dict[str, Stall] = {}
+        self.version = 0
         self._ready: set[bytes] = set()
         self._computing: set[bytes] = set()
 
@@ -82,6 +83,7 @@ class Selling:
     def offer(self, event: SellAsked) -> list[Any]:
         """Open or change a stall."""
         check_article(event.article)
+        self.version += 1
         self.stalls[event.article] = Stall(
             article=event.article, worker=event.worker, ask_msat=event.ask_msat, slots=event.slots, open=True
         )
@@ -91,6 +93,7 @@ class Selling:
         """Close a stall; what was agreed is finished."""
         stall = self.stalls.get(event.article)
         if stall:
+            self.version += 1
             self.stalls[event.article] = dataclasses.replace(stall, open=False)
         return []
 
@@ -101,7 +104,7 @@ class Selling:
             article = self.ledger.deal_of(key).article
             busy[article] = busy.get(article, 0) + 1
         return {
-            (stall.article, stall.ask_msat): min(QUANTITY_MAX, max(0, 2 * stall.slots - busy.get(stall.article, 0)))
+            (stall.article, stall.ask_msat): min(UNITS_PER_DEAL_MAX, max(0, 2 * stall.slots - busy.get(stall.article, 0)))
             for stall in self.stalls.values()
             if stall.open
         }
