@@ -1,0 +1,1 @@
+"""Tests of the house itself: its documents, its rooms, its manners."""

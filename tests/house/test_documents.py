@@ -1,0 +1,53 @@
+"""What the documents say is held to the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orderbook.core.messages import GOSSIP
+from peer.core.deal import TRANSITIONS
+from peer.core.letters import DEAL
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def drawing_of_units() -> str:
+    """The table of a unit's life as docs/spec/trade.md shows it."""
+    lines = []
+    for phase, row in TRANSITIONS.items():
+        steps = ", ".join(f"{step.value} → {to.value}" for step, to in row.items())
+        lines.append(f"| {phase.value} | {steps or '(final)'} |")
+    return "\n".join(lines)
+
+
+def test_the_drawing_of_a_units_life_is_the_table() -> None:
+    page = (ROOT / "docs/spec/trade.md").read_text()
+    shown = page.split("<!-- table:begin -->")[1].split("<!-- table:end -->")[0].strip()
+    assert shown == drawing_of_units(), "write this between the marks:\n" + drawing_of_units()
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} points at {target}, which is not there"
+
+
+def test_every_deal_letter_is_in_the_specification() -> None:
+    page = (ROOT / "docs/spec/trade.md").read_text()
+    for tag, kind in DEAL.members.items():
+        assert f"| {tag} | {kind.__name__} |" in page
+
+
+def test_every_gossiped_message_is_in_the_specification() -> None:
+    page = (ROOT / "docs/spec/orderbook.md").read_text()
+    for kind in GOSSIP.members.values():
+        assert kind.__name__.removeprefix("Sealed") in page
+
+
+def test_every_room_has_its_page() -> None:
+    pages = {page.stem for page in (ROOT / "docs/spec").glob("*.md")}
+    assert {"wire", "trade", "orderbook", "escrow", "content", "network", "rays"} <= pages
