@@ -264,7 +264,7 @@ class Pair:
         """Replace the last ``depth`` blocks by one more, the first of which holds ``body`` and the others nothing."""
         height = self.chain.height - depth
         previous = self.chain.block_hash(height)
-        time_s = int.from_bytes(self.chain.block(self.chain.height)[68:72], "little")
+        time_s = self.chain.median_time(self.chain.height)
         for step in range(1, depth + 2):
             raw = build_block(
                 height=height + step,

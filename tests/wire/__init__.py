@@ -1,0 +1,1 @@
+"""The cellar: keys, accounts."""
