@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+# The system's pip installs into the environment: Debian's Python brings venv, but no pip for it to copy.
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --no-deps
 
 RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
@@ -37,7 +38,7 @@ bench: $(TESTING)
 	$(BIN)/python -m tests.bench
 
 $(RUNTIME): requirements/build.txt requirements/runtime.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	$(PIP) --require-hashes -r requirements/build.txt
 	$(PIP) --require-hashes --no-build-isolation -r requirements/runtime.txt
 	$(PIP) --no-build-isolation --editable .
