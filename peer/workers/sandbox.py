@@ -117,13 +117,18 @@ def _file_system(temp_bytes: int, visible: Sequence[Path]) -> list[str]:
             line += ["--symlink", os.readlink(folder), name]  # noqa: PTH115 - the text of the link, not where it leads
         elif folder.is_dir():
             line += ["--ro-bind", name, name]
+    shown = [*map(Path, _SYSTEM_FILES), *visible]
+    # Folders on the way to something visible would otherwise be closed to all but their maker.
+    for folder in sorted({above for one in shown for above in one.parents} - {Path("/")}):
+        if not folder.is_relative_to("/usr"):
+            line += ["--perms", "0755", "--dir", str(folder)]
     for name in _SYSTEM_FILES:
         line += ["--ro-bind-try", name, name]
     line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     line += ["--perms", "1777", "--size", str(temp_bytes), "--tmpfs", "/tmp"]  # noqa: S108 - the one inside
     for path in visible:
         line += ["--ro-bind", str(path), str(path)]
-    return [*line, "--remount-ro", "/", "--chdir", "/tmp"]
+    return [*line, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108 - likewise
 
 
 def check_sandbox() -> None:
@@ -138,6 +143,7 @@ def check_sandbox() -> None:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise LocalFault(
             "no-sandbox",
-            f"bubblewrap does not work here, and work of strangers only runs in a sandbox: {said[-1] if said else 'it said nothing'}; "
-            "in a container it needs leave to make namespaces; elsewhere see sysctl kernel.unprivileged_userns_clone",
+            "bubblewrap does not work here, and work of strangers only runs in a sandbox: "
+            f"{said[-1] if said else 'it said nothing'}; in a container it needs leave to make namespaces; "
+            "elsewhere see sysctl kernel.unprivileged_userns_clone",
         )
