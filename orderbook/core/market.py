@@ -129,11 +129,12 @@ class Market:
             if self._warmed < self._next_epoch:
                 moments.append(self._warm_at(self._next_epoch))
         for neighbour in self._neighbours.values():
-            flush = neighbour.flush_at()
+            flush = neighbour.flush_at() if neighbour.waits else None
             if flush is not None:
                 moments.append(flush)
-            moments += [one.deadline for one in neighbour.sessions.values()]
-            moments += [at for book, at in neighbour.next_reconcile.items() if book not in neighbour.sessions]
+        reconcile = self._reconciler.next_due
+        if reconcile is not None:
+            moments.append(reconcile)
         return min(moments, default=None)
 
     # --- epochs ---------------------------------------------------------------------------------------------
@@ -150,6 +151,7 @@ class Market:
             self._warmed = epoch
             for neighbour in self._neighbours.values():
                 neighbour.next_reconcile.update(dict.fromkeys(neighbour.next_reconcile, now))
+            self._reconciler.wake()
         if now <= self._clock.freeze(self._next_epoch):
             return
         due = epoch if now > self._clock.freeze(epoch) else epoch - 1
@@ -227,6 +229,7 @@ class Market:
             self._hello(peer, now)
             if book in neighbour.books:
                 neighbour.next_reconcile[book] = now
+        self._reconciler.wake()
 
     def _unfollow(self, book: bytes, now: Instant) -> None:
         left = self._books.pop(book, None)
@@ -315,6 +318,7 @@ class Market:
             if book in self._books:
                 neighbour.next_reconcile[book] = now
         neighbour.books = books
+        self._reconciler.wake()
         self._judge_clock()
 
     def _roots_in(self, neighbour: Neighbour, frame: Roots, now: Instant) -> None:
@@ -425,6 +429,6 @@ class Market:
         if self._checks:
             self._out.append(Check(items=tuple(self._checks)))
             self._checks = []
-        for peer, neighbour in sorted(self._neighbours.items()):
-            for frame in neighbour.flush(now):
+        for peer in sorted(peer for peer, neighbour in self._neighbours.items() if neighbour.waits):
+            for frame in self._neighbours[peer].flush(now):
                 self._out.append(SendFrame(peer=peer, frame=frame))

@@ -20,6 +20,7 @@ from wire.moments import MILLISECOND, SECOND, Instant, after
 _SAMPLES: Final = 8
 _SAMPLES_TO_ACCUSE: Final = 3
 _FRAMING_BYTES: Final = 3
+_NEVER: Final = Instant((1 << 63) - 1)
 
 
 class Neighbour:
@@ -48,6 +49,12 @@ class Neighbour:
         self.reconciled.discard(book)
         self.roots.pop(book, None)
 
+    def reconcile_due(self) -> Instant:
+        """When a session of ours with him hangs or the next one begins, the first of all; the end of time if never."""
+        moments = [one.deadline for one in self.sessions.values()]
+        moments += [at for book, at in self.next_reconcile.items() if book not in self.sessions]
+        return min(moments, default=_NEVER)
+
     # --- what he knows, and what goes to him ----------------------------------------------------------------
 
     def shows(self, message_id: bytes) -> None:
@@ -73,6 +80,11 @@ class Neighbour:
         self._box[message_id] = raw
         self._box_bytes += len(raw) + _FRAMING_BYTES
         return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits to go to him."""
+        return bool(self._box)
 
     def flush_at(self) -> Instant | None:
         """When the next batch leaves: at once after a quiet window or when one is full, else when the window ends."""

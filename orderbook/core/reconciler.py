@@ -20,6 +20,7 @@ from wire.limits import RECONCILE_INTERVAL_MS
 from wire.moments import MILLISECOND, Instant, after
 
 _HASTE_US: Final = 500 * MILLISECOND
+_NEVER: Final = Instant((1 << 63) - 1)
 
 
 class Reconciler:
@@ -29,15 +30,28 @@ class Reconciler:
         self._books, self._neighbours, self._craft = books, neighbours, craft
         self._comparing: dict[tuple[PeerId, bytes], int] = {}
         self._number = 0
+        self._next = Instant(0)
+
+    @property
+    def next_due(self) -> Instant | None:
+        """Nothing is due before this moment; None while nothing is planned at all."""
+        return None if self._next == _NEVER else self._next
+
+    def wake(self) -> None:
+        """Somebody's next comparison was moved: look at all of them when asked next."""
+        self._next = Instant(0)
 
     def hasten(self, neighbour: Neighbour, book: bytes, now: Instant) -> None:
         """Compare soon, but not so soon after the last time that two books which cannot become equal keep us busy."""
         if book in neighbour.next_reconcile:
             last = neighbour.next_reconcile[book] - RECONCILE_INTERVAL_MS * MILLISECOND
             neighbour.next_reconcile[book] = Instant(min(neighbour.next_reconcile[book], max(now, last + _HASTE_US)))
+            self.wake()
 
     def due(self, now: Instant) -> list[MarketEffect]:
         """Drop sessions that hang, begin those that are due."""
+        if now < self._next:
+            return []
         effects: list[MarketEffect] = []
         for _, neighbour in sorted(self._neighbours.items()):
             for book in sorted(neighbour.sessions):
@@ -47,6 +61,7 @@ class Reconciler:
             for book, at in sorted(neighbour.next_reconcile.items()):
                 if at <= now and book not in neighbour.sessions:
                     effects.append(self._begin(neighbour, book, now))
+        self._next = min((neighbour.reconcile_due() for neighbour in self._neighbours.values()), default=_NEVER)
         return effects
 
     def _begin(self, neighbour: Neighbour, book: bytes, now: Instant) -> SendFrame:
@@ -74,6 +89,7 @@ class Reconciler:
             return [Meet(peer=peer)]
         if book in neighbour.next_reconcile:
             neighbour.next_reconcile[book] = now
+            self.wake()
         return []
 
     # --- frames ---------------------------------------------------------------------------------------------
@@ -99,6 +115,7 @@ class Reconciler:
             following = session.answered(message, now)
         except Misbehaved:
             del neighbour.sessions[session.book]
+            self.wake()
             raise
         return [] if following is None else [SendFrame(peer=neighbour.peer, frame=following)]
 
@@ -112,5 +129,6 @@ class Reconciler:
         if neighbour.sessions.get(session.book) is not session or not session.complete():
             return []
         del neighbour.sessions[session.book]
+        self.wake()
         neighbour.reconciled.add(session.book)
         return sorted(session.epochs)
