@@ -193,22 +193,25 @@ async def _buy(
             job.wall_s = time.monotonic() - began
             half_way.set()
             nursery.cancel_scope.cancel()
-        progress.update(task, completed=len(job.results))
+        await _look(client, buyer, sellers, job, progress, task)
     if job.failures:
         raise LocalFault("demo-tiles", f"{len(job.failures)} tiles failed; {job.failures[0]}")
 
 
 async def _watch(client: httpx.AsyncClient, buyer: Node, sellers: list[Node], job: Job, progress: Progress, task: Any) -> None:
     """Keep the progress bar true: who delivered how much, and what it has cost so far."""
-    names = {seller.account: seller.name for seller in sellers}
     while True:
-        trades = await buyer.get(client, "trades")
-        done = [line for line in trades if line["phase"] == "finished"]
-        count = Counter(names.get(line["account"], "?") for line in done)
-        spent = sum(line["price_msat"] for line in done)
-        who = "  ".join(f"{name} {count[name]}" for name in sorted(count)) + f"  {spent // 1_000:,} sat"
-        progress.update(task, completed=len(job.results), who=who)
+        await _look(client, buyer, sellers, job, progress, task)
         await trio.sleep(0.3)
+
+
+async def _look(client: httpx.AsyncClient, buyer: Node, sellers: list[Node], job: Job, progress: Progress, task: Any) -> None:
+    names = {seller.account: seller.name for seller in sellers}
+    done = [line for line in await buyer.get(client, "trades") if line["phase"] == "finished"]
+    count = Counter(names.get(line["account"], "?") for line in done)
+    spent = sum(line["price_msat"] for line in done)
+    who = "  ".join(f"{name} {count[name]}" for name in sorted(count)) + f"  {spent // 1_000:,} sat"
+    progress.update(task, completed=len(job.results), who=who)
 
 
 async def _kill_when(event: trio.Event, client: httpx.AsyncClient, buyer: Node, victim: Node, console: Console) -> None:
