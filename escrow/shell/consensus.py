@@ -62,7 +62,9 @@ class Consensus:
         self._events.clear()
 
     def _checked(self, _: Any, block: Any, state: Any) -> None:
-        self._verdict = f"{state.validation_mode.name.lower()}, {state.block_validation_result.name.lower()}"
+        mode = state.validation_mode.name.lower()
+        if mode != "valid":
+            self._verdict = f"{mode}, {state.block_validation_result.name.lower()}"
 
     def _connected(self, _: Any, block: Any, entry: Any) -> None:
         self._events.append(Connected(bytes(block), int(entry.height), True))
@@ -86,7 +88,8 @@ class Consensus:
     def process(self, raw: bytes) -> list[Connected]:
         """Offer a block; what it changed in the best chain, in order. Empty for a valid block on a shorter branch.
 
-        Raises ``Rejected`` when the block is invalid.
+        Raises ``Rejected`` when the block, or the branch that it makes the longest, is invalid. What such a branch took
+        off the chain the kernel has put back by then, so there is nothing to tell.
         """
         self._events, self._verdict = [], ""
         before = self.block_hash(self.height)
@@ -95,7 +98,7 @@ class Consensus:
         except (self._pbk.KernelException, RuntimeError, ValueError) as error:
             raise Rejected("bad-block", f"malformed block: {error}, {self._verdict}") from None
         moved = self.block_hash(self.height) != before
-        if not moved and self._verdict and not self._verdict.startswith("valid"):
+        if not moved and self._verdict:
             raise Rejected("bad-block", f"invalid block: {self._verdict}")
         events, self._events = self._events, []
         return events

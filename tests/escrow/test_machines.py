@@ -540,6 +540,16 @@ class Lives(RuleBasedStateMachine):
         self.world.pay(self.units, amount_msat)
         self.units += 1
 
+    @rule(amounts=st.lists(st.integers(450_000, 5_000_000), min_size=1, max_size=4))
+    def trade(self, amounts: list[int]) -> None:
+        """A good hour: everybody is there, and units are paid for one after the other."""
+        world = self.world
+        world.lose, world.seller.reveals = (lambda receiver, payload: False), True
+        world.buyer.alive = world.seller.alive = True
+        world.run().mine().wait(6)
+        for amount_msat in amounts:
+            self.pay(amount_msat)
+
     @rule(reveals=st.booleans())
     def set_reveals(self, reveals: bool) -> None:
         self.world.seller.reveals = reveals
