@@ -25,7 +25,8 @@ from wire.limits import CHANNEL_CLOSE_WAIT_S, CHANNEL_FUND_WAIT_S
 from wire.money import MSAT_PER_SAT
 from wire.ports import OutInfo, OutPoint
 
-_LOOK = {OutpointSeen: Step("_on_outpoint", CHAIN_PHASES), TipSeen: Step("_on_tip", CHAIN_PHASES)}
+_SEEN = tuple(one for one in CHAIN_PHASES if one is not Phase.REFUNDING)
+_LOOK = {OutpointSeen: Step("_on_outpoint", _SEEN), TipSeen: Step("_on_tip", _SEEN)}
 
 SELLER_TABLE: Table = {
     Phase.AGREED: {
