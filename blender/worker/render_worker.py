@@ -8,11 +8,11 @@ Talks on standard input and output, a line of JSON at a time, some lines followe
 
     says   BITWRK/1 {"version": "4.5.15", "build": "5afeabba6097", "kernel": "avx2"}     once, when ready
     hears  {"do": "scene", "bytes": n} and the .blend file                            says {"ok": true}
-    hears  {"do": "tile", "scene_name": …, "layer": …, "image_width": …, …}           says {"ok": true, "bytes": n, …} and the file
+    hears  {"do": "tile", "scene_name": …, "layer": …, "image_width": …, …}           says {"ok": true, "bytes": n, …}, the file
     says   {"ok": false, "code": …, "sentence": …}                                    when it will not or cannot
 
-It trusts nothing in the scene: whatever could run code, write files, or change from run to run is switched off after loading, and the
-cost is computed here from the scene itself. That is the second wall; the first is the sandbox around this process.
+It trusts nothing in the scene: whatever could run code, write files, or change from run to run is switched off after loading, and
+the cost is computed here from the scene itself. That is the second wall; the first is the sandbox around this process.
 """
 
 import json
