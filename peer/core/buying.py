@@ -114,7 +114,10 @@ class Buying(Purchases):
         if deal.free:
             return effects + self._fund(deal.deal, now) + self._tasks(deal.deal, now)
         amount = deal.price_msat * len(waiting)
-        return [*effects, ChannelWanted(deal=deal.deal, peer=peer_id_of(deal.other), amount_msat=amount)]
+        return [
+            *effects,
+            ChannelWanted(deal=deal.deal, peer=peer_id_of(deal.other), amount_msat=amount, unit_msat=deal.price_msat),
+        ]
 
     def channel_bound(self, event: ChannelBound, now: Instant) -> list[Any]:
         """The purse has a channel for the deal: tell the seller, who starts once he sees the funding."""

@@ -4,9 +4,15 @@ Content is named by 32-byte ids, units by ``peer.core.deal.unit_key`` (34 bytes)
 name who pins content in the store; letting go of an owner unpins all that he held.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orderbook.core.messages import Side
 from wire.keys import PeerId
+from wire.moments import Instant
+
+Facts = Mapping[str, str | int | bool | None]
+"""Plain values by name, for people and their programs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +25,8 @@ class Tick:
 class BuyAsked:
     """A local program wants one unit of ``article`` computed from the stored content ``work``.
 
-    ``bid_msat`` None means a free book. ``wait_us`` bounds the search for a seller each time it is placed.
+    ``bid_msat`` None means a free book, unless it is ``mandated``: then the bid is that of the owner's mandate, if there is one.
+    ``wait_us`` bounds the search for a seller each time it is placed.
     """
 
     request: int
@@ -28,6 +35,7 @@ class BuyAsked:
     work_bytes: int
     bid_msat: int | None
     wait_us: int
+    mandated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +47,65 @@ class Abandoned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SellAsked:
-    """The owner offers ``slots`` free workers named ``worker`` for ``article`` at ``ask_msat`` a unit (0: in the free book)."""
+    """The owner offers ``slots`` workers of the kind ``worker`` for ``article`` at ``ask_msat`` a unit (0: in the free book).
 
+    ``ask_msat`` None sells under the owner's mandates, and not at all without one. ``ahead`` lets the next units be sold while
+    the workers are still busy. ``order`` names the stall for people, and its answer, a ``Reply``. A stall of the same worker is
+    changed and keeps its name.
+    """
+
+    order: int
     article: str
     worker: str
-    ask_msat: int
+    ask_msat: int | None
+    slots: int
+    ahead: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsChanged:
+    """``worker`` can now do ``slots`` units at a time; 0 while it is not there."""
+
+    worker: str
     slots: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SellStopped:
-    """No further units of ``article`` are to be sold; those agreed are finished."""
+    """No further units are to be sold through ``worker``; those agreed are finished. ``gone``: it will compute no more either."""
 
+    worker: str
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainAsked:
+    """The node is about to stop: sell nothing more and hand back what no worker has begun; ``all_of_it``: also what one has."""
+
+    all_of_it: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MandateGranted:
+    """The owner allows trades of ``article`` at ``price_msat`` without being asked: ``trades`` of them (None: any number), until
+    ``until_us`` (None: for ever). Answered by ``Reply`` once it is kept.
+    """
+
+    request: int
+    mandate: int
+    side: Side
     article: str
+    price_msat: int
+    trades: int | None
+    until_us: Instant | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MandateRevoked:
+    """The owner takes a mandate back. Answered by ``Reply``."""
+
+    request: int
+    mandate: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +320,7 @@ class Unpin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The answer to a request: the result's content id, or a refusal by code and sentence."""
+    """The answer to a request: the result's content id, or a refusal by code and sentence; neither when there is only a done."""
 
     request: int
     result: bytes | None
@@ -283,14 +337,23 @@ class Strike:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something the owner may want to see, in plain values; ``kind`` is order, mandate or book."""
+
+    kind: str
+    facts: Facts
+
+
 # --- between the parts of the brain ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelWanted:
-    """Deal ``deal`` with ``peer`` needs ``amount_msat`` of channel capacity."""
+    """Deal ``deal`` with ``peer`` needs ``amount_msat`` of channel capacity, in payments of ``unit_msat``."""
 
     deal: bytes
     peer: PeerId
     amount_msat: int
+    unit_msat: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

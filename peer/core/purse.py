@@ -7,7 +7,7 @@ and time left is used again; else one is opened that holds more than the deal at
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from escrow.core.amounts import capacity_sat, usable_msat
+from escrow.core.amounts import capacity_sat, enforced_from_sat, usable_msat
 from escrow.core.buyer import BuyerChannel
 from escrow.core.events import CloseAsked as CloseChannel
 from escrow.core.events import (
@@ -32,6 +32,7 @@ from wire.errors import Refused
 from wire.keys import PeerId, SecretKey, public_of
 from wire.limits import CHANNELS_MAX, FIRST_EXPOSURE_MAX_SAT
 from wire.moments import Instant
+from wire.money import MSAT_PER_SAT
 from wire.network import Network
 
 HEADROOM: Final = 4
@@ -84,6 +85,8 @@ class Purse:
         if needed > FIRST_EXPOSURE_MAX_SAT:
             raise Refused("exposure", f"{needed} sat in one channel are more than the {FIRST_EXPOSURE_MAX_SAT} allowed")
         roomy = min(FIRST_EXPOSURE_MAX_SAT, capacity_sat(HEADROOM * event.amount_msat, feerate))
+        # Payments too small for the chain to enforce start as credit, which the terms have to name.
+        enforced = enforced_from_sat(feerate)
         seller = public_of(event.peer)
         known = sum(1 for one in self.channels.values() if isinstance(one, BuyerChannel) and one.row.terms.seller == seller)
         terms = propose_terms(
@@ -95,6 +98,7 @@ class Purse:
             feerate_sat_per_kvb=feerate,
             capacity_sat=roomy,
             counter=known,
+            credit_sat=enforced if event.unit_msat < enforced * MSAT_PER_SAT else 0,
         )
         channel, effects = open_channel(self._key, self._network, terms, now)
         self.channels[channel.channel] = channel
@@ -199,6 +203,10 @@ class Purse:
         if channel is None:
             return [Count(code="unknown-channel")]
         return list(channel.handle(event, now))
+
+    def unsent(self) -> list[bytes]:
+        """Funding transactions that our channels still count on, for the wallet to keep its coins locked after a restart."""
+        return [one.row.funding_raw for one in self.channels.values() if one.row.funding_raw]
 
     # --- for people ---------------------------------------------------------------------------------------------------
     def exposure_sat(self) -> int:

@@ -108,6 +108,8 @@ async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home, stop: 
         )
         rows = {table: await journal.load(table) for table in TABLES}
         brain = Brain(key=key, network=settings.network, instance=money.instance if money else None, rows=rows)
+        if money:
+            await money.wallet.release_unsent(brain.purse.unsent())
         nursery = await stack.enter_async_context(trio.open_nursery())
         node = _Node(settings, key, brain, journal, store, net, money, nursery)
         for offer in offers:
