@@ -1,12 +1,15 @@
 """One node of the world: its key and its disk, which last, and its process, which comes and goes."""
 
 from collections import Counter, deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dht.core.directory import Directory
 from wire.effects import Save
 from wire.keys import PeerId, SecretKey
 from wire.moments import Instant
+
+if TYPE_CHECKING:
+    from simulations.world.roads import Wire
 
 Disk = dict[str, dict[bytes, bytes]]
 
@@ -41,7 +44,7 @@ class Host:
         self.core: Core | None = None
         self.directory: Directory | None = None
         self.life = 0
-        self.neighbours: dict[PeerId, Host] = {}
+        self.neighbours: dict[PeerId, Wire] = {}
         self.inbox: deque[tuple[int, bytes, Any]] = deque()
         self.busy = False
         self.tick_at: int | None = None

@@ -7,10 +7,9 @@ offers at most twice his free workers; an agreed unit keeps a worker busy for a 
 from random import Random
 from typing import TYPE_CHECKING
 
-from orderbook.core.events import Agreed, Cleared, Want
+from orderbook.core.events import Agreed, Want
 from orderbook.core.messages import Side
 from peer.core.events import Seek
-from peer.core.shop import Shop
 from simulations.world.dice import dice
 from simulations.world.eventlog import Kind
 from simulations.world.host import Host
@@ -50,21 +49,17 @@ class Crowd:
         self._stage = stage
         self._world = stage.world
         plan = stage.world.plan
-        shop = Shop(stage.world.network, stage.instance)
         self.traders: dict[int, Trader] = {}
         self.waits_us: list[int] = []
         self._jobs: dict[int, list[list[int]]] = {}
         self.jobs = self.asked_units = self.given_up = 0
         draw = dice(stage.world.seed, "crowd")
         for host in stage.world.everyone:
-            if host.role in ("buyer", "seller"):
-                side = Side.BUY if host.role == "buyer" else Side.SELL
+            if host.role.endswith(("buyer", "seller")):
+                side = Side.BUY if host.role.endswith("buyer") else Side.SELL
                 article = stage.article(host.number % plan.articles)
-                self.traders[host.number] = Trader(
-                    host, side, article, shop.book(article, free=False), plan.trade, draw.getrandbits(32)
-                )
+                self.traders[host.number] = Trader(host, side, article, stage.book_of(host), plan.trade, draw.getrandbits(32))
         self._world.watch(Agreed, self._agreed)
-        self._world.watch(Cleared, self._cleared)
 
     def begin(self, host: Host) -> None:
         """Its process has started: follow the book, want what is wanted."""
@@ -136,17 +131,6 @@ class Crowd:
         trader.busy -= units
         if trader.host.alive and not self._stage.over:
             self._tell(trader)
-
-    def _cleared(self, host: Host, effect: Cleared) -> None:
-        if effect.refusal or effect.again or not host.honest:
-            return
-        facts = (
-            sum(one.quantity for one in effect.fills),
-            effect.fills[0].price_msat if effect.fills else 0,
-            sum(one.quantity for one in effect.buys),
-            sum(one.quantity for one in effect.sells),
-        )
-        self._stage.views.cleared(host, effect.book, effect.epoch, effect.root, facts)
 
     def end(self) -> None:
         """Nobody wants anything any more."""

@@ -1,7 +1,7 @@
 """Work done once for all nodes: the market's craft, with memory.
 
-Every function here gives exactly what the product's gives; a result is looked up by everything it depends on. A message is named by
-its bytes, a signature check by the digest that names it, an auction by the sets it is over, and the contents of a book by a
+Every function here gives exactly what the product's gives; a result is looked up by everything it depends on. A message is named
+by its bytes, a signature check by the digest that names it, an auction by the sets it is over, and the contents of a book by a
 sum over its messages, so that it is kept up to date by one addition.
 """
 
@@ -40,7 +40,7 @@ class Memory:
                     del self._kept[old]
             found = self._kept[name] = make()
             self.made += 1
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 class Sharing:

@@ -1,7 +1,7 @@
 """One world: hosts with real cores, and around them everything a driver and the internet would do, in virtual time.
 
-The rule of ``wire.effects`` holds here as in a node: all rows of one ``handle`` are kept before any other effect of it is performed,
-and a host may die between the two. Whatever happens is an entry of the event log, and is shown to the checkers at once.
+The rule of ``wire.effects`` holds here as in a node: all rows of one ``handle`` are kept before any other effect of it is
+performed, and a host may die between the two. Whatever happens is an entry of the event log, and is shown to the checkers at once.
 """
 
 from collections import Counter
@@ -54,6 +54,20 @@ def simulated_network(clock: EpochClock, stamp_bits: int) -> Network:
     )
 
 
+class SeenMarket(Market):
+    """The product's market; what it clears is shown to ``seen`` as well."""
+
+    seen: Callable[[book.Cleared], None]
+
+    def handle(self, event: book.MarketEvent, now: Instant) -> tuple[book.MarketEffect, ...]:
+        """As the product."""
+        effects = super().handle(event, now)
+        for effect in effects:
+            if type(effect) is book.Cleared:
+                self.seen(effect)
+        return effects
+
+
 class World:
     """Hosts, roads and time. ``performers`` take effects by their class, ``watchers`` see rows and effects of every host."""
 
@@ -85,6 +99,7 @@ class World:
         self.on_start: list[Callable[[Host], None]] = []
         self.on_crash: list[Callable[[Host], None]] = []
         self.make_core: Callable[[Host], Core] = self.honest_core
+        self.watch_market: Watcher = lambda host, effect: None
         self.totals: Counter[str] = Counter()
 
     # --- hosts ------------------------------------------------------------------------------------------------------
@@ -103,7 +118,8 @@ class World:
     def honest_core(self, host: Host) -> Core:
         """The product's core over what is on the host's disk."""
         rows = {table: dict(host.disk.get(table, {})) for table in TABLES}
-        market = Market(self.network, host.peer_id, self.sharing.craft)
+        market = SeenMarket(self.network, host.peer_id, self.sharing.craft)
+        market.seen = lambda effect: self.watch_market(host, effect)
         if not self.plan.deals:
             return MarketOnly(host.key, self.network, market, rows)
         brain = Brain(key=host.key, network=self.network, instance=INSTANCE, rows=rows)
@@ -208,7 +224,8 @@ class World:
     # --- effects that need nothing else -------------------------------------------------------------------------------
 
     def _check(self, host: Host, effect: book.Check) -> None:
-        good, bad = [], []
+        good: list[bytes] = []
+        bad: list[bytes] = []
         for item in effect.items:
             (good if self.sharing.verify(item) else bad).append(item.id)
         event = book.Checked(good=tuple(good), bad=tuple(bad))
