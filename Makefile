@@ -60,3 +60,26 @@ pins:
 
 clean:
 	rm -rf $(VENV) demo-out bench-out dist
+
+# --- sandboxes and Blender --------------------------------------------------------------------------------------------------------
+# What is not there is installed where that is possible: by apt-get as the super-user, by pip into an environment of its own.
+BPY := .venv-bpy
+.PHONY: addon test-sandbox test-blender bubblewrap
+addon:
+	$(PYTHON) blender/build.py dist
+
+bubblewrap:
+	command -v bwrap >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends bubblewrap)
+
+test-sandbox: $(TESTING) bubblewrap
+	BITWRK_REQUIRE_SANDBOX=1 $(BIN)/python -m pytest tests/sandbox $(TESTS)
+
+$(BPY)/.installed: requirements/blender.txt
+	test -x $(BPY)/bin/python || $(PYTHON) -m venv $(BPY)
+	$(BPY)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/blender.txt
+	touch $@
+
+test-blender: $(TESTING) $(BPY)/.installed bubblewrap
+	command -v blender >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends blender)
+	BITWRK_REQUIRE_SANDBOX=1 BITWRK_BLENDERS="$$(command -v blender):$(CURDIR)/$(BPY)/bin/python" \
+		$(BIN)/python -m pytest tests/blender tests/sandbox $(TESTS)

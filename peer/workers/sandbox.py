@@ -87,7 +87,7 @@ def sandboxed(
         line = [bwrap, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         # These two capabilities are what the first program inside needs to become that user, and are gone once it has.
         line += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-        inside += [_tool("setpriv", "it is part of util-linux"), "--reuid", own, "--regid", own, "--clear-groups", "--"]
+        inside += [_tool("setpriv", "it is part of util-linux"), "--reuid", own, "--regid", own, "--clear-groups", "--inh-caps=-all", "--"]
     else:
         line = [bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
         line += ["--uid", str(_NOBODY), "--gid", str(_NOBODY)]
@@ -117,6 +117,8 @@ def _file_system(temp_bytes: int, visible: Sequence[Path]) -> list[str]:
             line += ["--symlink", os.readlink(folder), name]  # noqa: PTH115 - the text of the link, not where it leads
         elif folder.is_dir():
             line += ["--ro-bind", name, name]
+    line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    line += ["--perms", "1777", "--size", str(temp_bytes), "--tmpfs", "/tmp"]  # noqa: S108 - the one inside
     shown = [*map(Path, _SYSTEM_FILES), *visible]
     # Folders on the way to something visible would otherwise be closed to all but their maker.
     for folder in sorted({above for one in shown for above in one.parents} - {Path("/")}):
@@ -124,8 +126,6 @@ def _file_system(temp_bytes: int, visible: Sequence[Path]) -> list[str]:
             line += ["--perms", "0755", "--dir", str(folder)]
     for name in _SYSTEM_FILES:
         line += ["--ro-bind-try", name, name]
-    line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    line += ["--perms", "1777", "--size", str(temp_bytes), "--tmpfs", "/tmp"]  # noqa: S108 - the one inside
     for path in visible:
         line += ["--ro-bind", str(path), str(path)]
     return [*line, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108 - likewise
