@@ -15,7 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from wire.errors import LocalFault, Refused
-from wire.limits import SUPPLY_MAX_SAT
+from wire.limits import ARTICLE_MAX_CHARS, PRICE_MAX_MSAT, SUPPLY_MAX_SAT, WORKERS_MAX
+from wire.money import parse_msat, show_msat
 from wire.network import Network, network_named
 
 VERSION: Final = "0.1.0"
@@ -40,6 +41,22 @@ class ChainChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a seller puts up: a worker by name or a ``command`` template, the article it serves (None: the worker's own), the
+    price of a unit (None: under mandates), and how many at once. ``blender`` is the program of the worker blender, ``share``
+    are folders that a command can read.
+    """
+
+    worker: str | None
+    article: str | None
+    ask_msat: int | None
+    slots: int = 1
+    command: str | None = None
+    blender: Path | None = None
+    share: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything a node is told before it starts. ``listen`` is host and port; port 0 means any free one."""
 
@@ -52,16 +69,8 @@ class Settings:
     allow_mainnet: bool
     mainnet_cap_sat: int
     log_level: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What a seller puts up: a worker by name, the article it serves (None: its own), the price, and how many at once."""
-
-    worker: str
-    article: str | None
-    ask_msat: int
-    slots: int
+    log_format: str
+    sell: tuple[Offer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +158,75 @@ def _satoshi(value: object) -> int:
     return value
 
 
+_OFFER_KEYS: Final[dict[str, type]] = {
+    "worker": str,
+    "command": str,
+    "article": str,
+    "ask": str,
+    "slots": int,
+    "blender": str,
+    "share": list,
+}
+
+
+def _offer(value: object) -> Offer:
+    if not isinstance(value, dict):
+        raise _BadValue("each offer is a table: [[sell]]")
+    for name, given in value.items():
+        if name not in _OFFER_KEYS:
+            raise _BadValue(f"an offer has no {name!r}; known are {', '.join(_OFFER_KEYS)}")
+        if type(given) is not _OFFER_KEYS[name]:
+            raise _BadValue(f"{name!r} in an offer takes a {_OFFER_KEYS[name].__name__}")
+    share = value.get("share", [])
+    if not all(isinstance(one, str) for one in share):
+        raise _BadValue("'share' in an offer takes a list of folders")
+    try:
+        return check_offer(
+            Offer(
+                worker=value.get("worker"),
+                command=value.get("command"),
+                article=value.get("article"),
+                ask_msat=parse_msat(value["ask"]) if "ask" in value else None,
+                slots=value.get("slots", 1),
+                blender=Path(value["blender"]).expanduser() if "blender" in value else None,
+                share=tuple(Path(one).expanduser() for one in share),
+            )
+        )
+    except Refused as refused:
+        raise _BadValue(refused.sentence) from None
+
+
+def check_offer(offer: Offer) -> Offer:
+    """``offer`` if it makes sense by itself. Raises ``Refused``."""
+    if (offer.worker is None) == (offer.command is None):
+        raise Refused("bad-offer", "an offer names a worker or a command, and not both")
+    if offer.command is not None and offer.article is None:
+        raise Refused("bad-offer", "a command needs the article that it serves")
+    if offer.article is not None and not 0 < len(offer.article) <= ARTICLE_MAX_CHARS:
+        raise Refused("bad-offer", f"an article has 1 to {ARTICLE_MAX_CHARS} characters")
+    if offer.share and offer.command is None:
+        raise Refused("bad-offer", "only a command can be shown folders")
+    if offer.blender is not None and offer.worker != "blender":
+        raise Refused("bad-offer", "the path of Blender belongs to the worker blender")
+    if offer.ask_msat is not None and offer.ask_msat > PRICE_MAX_MSAT:
+        raise Refused("bad-offer", f"a unit costs at most {show_msat(PRICE_MAX_MSAT)}")
+    if not 1 <= offer.slots <= WORKERS_MAX:
+        raise Refused("bad-offer", f"an offer has 1 to {WORKERS_MAX} slots")
+    return offer
+
+
+def _offers(value: object) -> tuple[Offer, ...]:
+    if not isinstance(value, list | tuple):
+        raise _BadValue("it takes tables: [[sell]]")
+    return tuple(_offer(one) for one in value)
+
+
+def _format(value: object) -> str:
+    if value not in ("text", "json"):
+        raise _BadValue("it takes 'text' or 'json'")
+    return str(value)
+
+
 def _level(value: object) -> str:
     if value not in ("debug", "info", "warning", "error"):
         raise _BadValue("it takes 'debug', 'info', 'warning' or 'error'")
@@ -195,6 +273,10 @@ TABLE: Final = (
         purpose="the most satoshi that may be at stake at once on the network main",
     ),
     Setting(name="log_level", option="--log-level", default="info", read=_level, purpose="debug, info, warning or error"),
+    Setting(name="log_format", option="--log-format", default="text", read=_format, purpose="text, or json: one object a line"),
+    Setting(
+        name="sell", option=None, default=(), read=_offers, purpose="what bitwrk sell puts up when its command line says nothing"
+    ),
 )
 
 
@@ -277,4 +359,6 @@ def _checked(home: Path, path: Path, values: Mapping[str, object]) -> Settings:
         api_port=values["api_port"],  # type: ignore[arg-type]
         bootstrap=values["bootstrap"],  # type: ignore[arg-type]
         log_level=values["log_level"],  # type: ignore[arg-type]
+        log_format=values["log_format"],  # type: ignore[arg-type]
+        sell=values["sell"],  # type: ignore[arg-type]
     )

@@ -101,6 +101,11 @@ UNIT_ATTEMPTS_MAX: Final = 8
 CHANNELS_MAX: Final = 256
 CHANNEL_CAPACITY_MIN_FEE_MULTIPLE: Final = 20
 FIRST_EXPOSURE_MAX_SAT: Final = 2_000_000
+MANDATES_MAX: Final = 256
+MANDATE_TRADES_MAX: Final = 1_000_000
+MANDATE_MINUTES_MAX: Final = 527_040  # a leap year
+STALLS_MAX: Final = 128
+DRAIN_MAX_S: Final = 60  # a stopping seller waits so long for what its workers have begun
 
 # --- workers -----------------------------------------------------------------------------------------------
 WORKERS_MAX: Final = 64
@@ -111,6 +116,12 @@ WORKER_MEMORY_DEFAULT_BYTES: Final = 1 << 30  # address space; the interpreter w
 WORKER_OPEN_FILES_MAX: Final = 64
 WORKER_LOG_MAX_BYTES: Final = 64 << 10  # also the largest file a worker can write
 WORKER_NICENESS: Final = 10  # computing gives way to trading
+HTTP_WORKERS_MAX: Final = 64
+HTTP_WORKER_NAME_MAX_CHARS: Final = 64
+HTTP_WORKER_URL_MAX_CHARS: Final = 255
+HTTP_WORKER_CONNECT_S: Final = 10
+HTTP_WORKER_IDLE_WAIT_S: Final = 20  # from its last result to its next registration, while a unit waits for it
+HTTP_WORKER_BLOCK_S: Final = 20  # nothing is sold through a worker for so long after a failure
 RAYS_SPHERES_MAX: Final = 128
 RAYS_TEXTURE_MAX_SIDE: Final = 1_024
 RAYS_IMAGE_MAX_SIDE: Final = 16_384
@@ -148,6 +159,9 @@ API_HEARTBEAT_S: Final = 15
 API_STOP_GRACE_S: Final = 2
 API_WAIT_DEFAULT_S: Final = 60
 API_WAIT_MAX_S: Final = 86_400
+API_FORM_MAX_BYTES: Final = 64 << 10  # every body but work
+API_EVENTS_KEPT: Final = 1_000
+API_EVENTS_BEHIND_MAX: Final = 1_000  # a listener that is further behind is let go
 
 # --- queues and journal ------------------------------------------------------------------------------------
 INBOX_EVENTS: Final = 8_192

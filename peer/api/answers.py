@@ -111,7 +111,8 @@ class EventLines:
     async def __anext__(self) -> bytes:
         event = await anext(self._events)
         text = json.dumps(event, separators=(",", ":"))  # never holds a line break, so one data line is enough
-        return f"data: {text}\n\n".encode()
+        name = f"id: {event['id']}\n" if "id" in event else ""
+        return f"{name}data: {text}\n\n".encode()
 
     async def aclose(self) -> None:
         """Close the source, if it is one that can be closed."""

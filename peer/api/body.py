@@ -178,3 +178,9 @@ def work_in(receive: Receive, content_type: str, content_length: str | None) -> 
     if not boundary:
         raise Refused("bad-multipart", "the multipart body names no boundary")
     return body, DataPart(body, boundary)
+
+
+async def exhaust(work: Body | DataPart) -> None:
+    """Read what a store left unread, so that the end of the body is known."""
+    async for _ in work:
+        pass

@@ -2,12 +2,14 @@
 
 A web page in the owner's browser can send requests to the loopback interface, and a name server can make a stranger's name point
 there. So the ``Host`` has to be a loopback name with our own port, an ``Origin`` has to be ours, and everything below ``/v1``
-needs the token from the home. Being on the same machine is not a permission.
+needs the token from the home. Being on the same machine is not a permission. Bodies that are not work are small, and
+their size is held here.
 """
 
 import hmac
 import logging
 from typing import Final
+from urllib.parse import parse_qsl
 
 import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,10 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from peer.api.answers import refusal
 from peer.api.body import Message
 from wire.errors import BitwrkError, InvariantBroken, LocalFault, Refused, named_in
-from wire.limits import API_LINGER_BYTES, API_LINGER_S, API_REQUESTS_MAX
+from wire.limits import API_BODY_IDLE_S, API_FORM_MAX_BYTES, API_LINGER_BYTES, API_LINGER_S, API_REQUESTS_MAX
 
 _LOG: Final = logging.getLogger("bitwrk.api")
 _NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
+# Programs of 2013 register with a fixed form and can only be given another address; for them the token may stand in the query.
+_QUERY_TOKEN: Final = ("/registerworker", "/unregisterworker")
+_FIELDS_MAX: Final = 64
+_WORK: Final = ("/buy/", "/v1/files")
 
 
 class Gate:
@@ -41,7 +47,7 @@ class Gate:
             return
         if scope["type"] != "http":
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, small=not scope["path"].startswith(_WORK))
         self.inside += 1
         try:
             try:
@@ -77,13 +83,27 @@ class Gate:
         shown = [value for name, value in headers if name == b"authorization"]
         authorised = bool(shown)
         if shown and not (len(shown) == 1 and self._is_token(shown[0])):
-            raise Refused("token-wrong", "this is not the token of this node; it is in the file api-token in its home")
+            raise _token_wrong()
         path = scope["path"]
-        if (path == "/v1" or path.startswith("/v1/")) and not authorised:
+        if path in _QUERY_TOKEN and not authorised:
+            authorised = self._in_query(scope["query_string"])
+        if (path == "/v1" or path.startswith("/v1/") or path in _QUERY_TOKEN) and not authorised:
             raise token_missing()
+        if not path.startswith(_WORK):
+            _small([value for name, value in headers if name == b"content-length"])
         if self.inside > self._most:
             raise Refused("busy", f"{self._most} requests are being answered already; ask again soon")
         scope.setdefault("state", {})["authorised"] = authorised
+
+    def _in_query(self, query: bytes) -> bool:
+        """Whether the query holds the token; raises ``Refused`` when it holds a wrong one."""
+        try:
+            shown = [value for name, value in parse_qsl(query, max_num_fields=_FIELDS_MAX) if name == b"token"]
+        except ValueError:
+            raise Refused("bad-request", f"this address takes at most {_FIELDS_MAX} fields") from None
+        if shown and not (len(shown) == 1 and hmac.compare_digest(shown[0], self._token)):
+            raise _token_wrong()
+        return bool(shown)
 
     def _is_token(self, value: bytes) -> bool:
         scheme, _, given = value.partition(b" ")
@@ -97,6 +117,23 @@ def token_missing() -> Refused:
     )
 
 
+def _token_wrong() -> Refused:
+    return Refused("token-wrong", "this is not the token of this node; it is in the file api-token in its home")
+
+
+def _too_large() -> Refused:
+    return Refused("too-large", f"this address takes bodies of at most {API_FORM_MAX_BYTES >> 10} KiB")
+
+
+def _small(lengths: list[bytes]) -> None:
+    """Refuse a body that announces more than a form or a JSON document has."""
+    for length in lengths:
+        if not (length.isascii() and length.isdigit()):
+            raise Refused("bad-content-length", "the content length is not a number")
+        if len(length) > 18 or int(length) > API_FORM_MAX_BYTES:
+            raise _too_large()
+
+
 class _Exchange:
     """One request and its answer, watched so that an answer given before the body has come still reaches the client.
 
@@ -105,14 +142,29 @@ class _Exchange:
     incoming messages is kept empty, because Hypercorn's reader and our sender would wait for each other otherwise.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, small: bool) -> None:
         self._receive = receive
+        self._left = API_FORM_MAX_BYTES if small else None
         self._send = send
         names = {name for name, _ in scope["headers"]}
         self._body_due = bool(names & {b"content-length", b"transfer-encoding"})
         self.started = False
 
     async def receive(self) -> Message:
+        """The next message; bodies that are small by rule are given up when they stall or grow."""
+        if self._left is None or not self._body_due:
+            return await self._take()
+        try:
+            with trio.fail_after(API_BODY_IDLE_S):
+                message = await self._take()
+        except trio.TooSlowError:
+            raise Refused("slow-body", f"nothing more of the body came for {API_BODY_IDLE_S:g} s") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _too_large()
+        return message
+
+    async def _take(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._body_due = False
@@ -137,7 +189,7 @@ class _Exchange:
         left = API_LINGER_BYTES
         with trio.move_on_after(API_LINGER_S):
             while self._body_due and left > 0:
-                left -= len((await self.receive()).get("body", b""))
+                left -= len((await self._take()).get("body", b""))
 
     async def _discard(self) -> None:
         while True:

@@ -4,30 +4,29 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import trio
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from peer.api.answers import INERT, EventLines, NoAnswer, Streamed, refusal
-from peer.api.body import Body, DataPart, work_in
+from peer.api.answers import INERT, NoAnswer, Streamed, refusal
+from peer.api.body import Body, exhaust, work_in
 from peer.api.gate import token_missing
-from peer.api.service import Json, NodeService, status_of
+from peer.api.service import NodeService, status_of
+from peer.api.v1 import ARTICLE, add_v1, price_msat
 from peer.config import VERSION
 from wire.errors import BitwrkError, LocalFault, Refused, named_in
-from wire.limits import API_WAIT_DEFAULT_S, API_WAIT_MAX_S, ARTICLE_MAX_CHARS, REASON_MAX_CHARS
-from wire.money import parse_msat
+from wire.limits import API_WAIT_DEFAULT_S, API_WAIT_MAX_S, ARTICLE_MAX_CHARS
 
 _LOG: Final = logging.getLogger("bitwrk.api")
 
 ID_TEXT: Final = "BitWrk Client"
+_COMPLAINT_MAX_CHARS: Final = 500
+_FIELDS_MAX: Final = 16
 _CONTENT: Final = re.compile(r"[0-9a-f]{64}")
-_ARTICLE: Final = re.compile(r"[!-~]+")
-
-Listing = Callable[[], Json | list[Json]]
 
 
 def make_app(service: NodeService, stop: trio.Event) -> FastAPI:
@@ -42,7 +41,8 @@ def make_app(service: NodeService, stop: trio.Event) -> FastAPI:
     )
     _answer_errors(app)
     _add_original(app, service, stop)
-    _add_v1(app, service, stop)
+    _add_workers(app, service)
+    add_v1(app, service, stop)
     return app
 
 
@@ -61,12 +61,17 @@ def _answer_errors(app: FastAPI) -> None:
             answer = say(request, Refused("wrong-method", f"{request.method} is not for this address"))
             answer.headers.update(error.headers or {})
             return answer
+        cause = named_in(error.__cause__) if error.__cause__ is not None else None
+        if cause is not None:  # what our own reading of the body refused
+            return say(request, cause)
+        if isinstance(error, HTTPException) and error.status_code == 400:
+            return say(request, Refused("bad-request", f"not understood: {error.detail}"))
         return say(request, Refused("not-found", "there is nothing at this address"))
 
     async def invalid(request: Request, error: Exception) -> Response:
         fields = error.errors() if isinstance(error, RequestValidationError) else ()
-        where = ", ".join(sorted({str(field["loc"][-1]) for field in fields}))
-        return say(request, Refused("bad-request", f"not understood: {where or 'the request'}"))
+        where = "; ".join(sorted({f"{field['loc'][-1]}: {field['msg']}" for field in fields}))
+        return say(request, Refused("bad-request", f"not understood: {where or 'the request'}"[:_COMPLAINT_MAX_CHARS]))
 
     async def unexpected(request: Request, error: Exception) -> Response:
         _LOG.error("error while answering %s %s", request.method, request.url.path, exc_info=error)
@@ -118,20 +123,22 @@ def _add_original(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
         price: Annotated[str | None, Query(description="the highest price, for example 'uBTC 340'; needs the token")] = None,
         wait: Annotated[float, Query(description="seconds to look for a seller")] = API_WAIT_DEFAULT_S,
     ) -> Response:
-        """Body: the work, raw or as the part ``data`` of a multipart form. Without a price only free books are tried."""
+        """Body: the work, raw or as the part ``data`` of a multipart form. Without a price the bid is that of a mandate to buy
+        the article; without such a mandate only free books are tried.
+        """
         if price is not None and not request.state.authorised:
             raise token_missing()
-        bid_msat = None if price is None else parse_msat(price)
+        bid_msat = None if price is None else price_msat(price)
         if not (math.isfinite(wait) and 0 < wait <= API_WAIT_MAX_S):
             raise Refused("bad-wait", f"wait takes seconds, more than 0 and at most {API_WAIT_MAX_S}")
-        if not 0 < len(article) <= ARTICLE_MAX_CHARS or _ARTICLE.fullmatch(article) is None:
+        if not 0 < len(article) <= ARTICLE_MAX_CHARS or ARTICLE.fullmatch(article) is None:
             raise Refused("bad-article", f"an article is 1 to {ARTICLE_MAX_CHARS} visible ASCII characters")
         body, work = work_in(request.receive, request.headers.get("content-type", ""), request.headers.get("content-length"))
 
         async def trade() -> str:
             stored = await service.put(work)
-            await _exhaust(work)
-            return await service.buy(article, stored, bid_msat=bid_msat, wait_s=wait)
+            await exhaust(work)
+            return await service.buy(article, stored, bid_msat=bid_msat or None, wait_s=wait, mandated=price is None)
 
         result = await _unless_gone(body, stop, trade)
         return NoAnswer() if result is None else RedirectResponse(f"/file/{result}", status_code=303)
@@ -157,50 +164,26 @@ def _add_original(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
         return VERSION
 
 
-async def _exhaust(work: Body | DataPart) -> None:
-    """Read what a store left unread, so that the end of the body is known."""
-    async for _ in work:
-        pass
+def _add_workers(app: FastAPI, service: NodeService) -> None:
+    async def form(request: Request, *names: str) -> list[str]:
+        """The fields of a form, each of them given. Raises ``Refused``."""
+        async with request.form(max_files=0, max_fields=_FIELDS_MAX) as given:
+            found = [given.get(name) for name in names]
+        texts = [one.strip() for one in found if isinstance(one, str) and one.strip()]
+        if len(texts) != len(names):
+            raise Refused("bad-request", f"the form needs the fields {', '.join(names)}")
+        return texts
 
+    @app.post("/registerworker", response_class=PlainTextResponse, summary="Register a worker, or say that it is idle again")
+    async def register(request: Request) -> str:
+        """Form fields ``id``, ``article``, ``pushurl``, as in the original; the token may stand in the query."""
+        name, article, push_url = await form(request, "id", "article", "pushurl")
+        await service.register_worker(name, article, push_url)
+        return "registered\n"
 
-def _add_v1(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
-    def listing(name: str, read: Listing, summary: str) -> None:
-        async def answer() -> JSONResponse:
-            return JSONResponse(read())
-
-        app.add_api_route(f"/v1/{name}", answer, methods=["GET"], name=name, summary=summary, response_class=JSONResponse)
-
-    listing("status", service.status, "How the node is")
-    listing("account", service.account, "Who the node is and what it has")
-    listing("orders", service.orders, "Own orders in the books")
-    listing("trades", service.trades, "Trades, open and finished")
-    listing("channels", service.channels, "Escrow channels")
-    listing("peers", service.peers, "Connected nodes")
-    listing("workers", service.workers, "Workers of this node")
-    listing("books", service.books, "Order books this node follows")
-
-    @app.post("/v1/books", summary="Follow the books of an article")
-    async def watch(article: Annotated[str, Query(max_length=ARTICLE_MAX_CHARS)]) -> list[dict[str, Any]]:
-        """Take part in the books of an article from now on, to see its market before trading; returns all books followed."""
-        if _ARTICLE.fullmatch(article) is None:
-            raise Refused("bad-article", f"an article is 1 to {ARTICLE_MAX_CHARS} visible ASCII characters")
-        await service.watch(article)
-        return service.books()
-
-    @app.post("/v1/channels/close", summary="Close all channels on chain")
-    async def close_channels(
-        reason: Annotated[str, Query(max_length=REASON_MAX_CHARS)] = "asked by the owner",
-    ) -> list[dict[str, Any]]:
-        """Begin to close every channel; returns those that were asked to close."""
-        return await service.close_channels(reason)
-
-    @app.get("/v1/events", response_class=Response, summary="What happens, as server-sent events")
-    async def events() -> Response:
-        """Endless; each event is one JSON object."""
-        return Streamed(
-            EventLines(service.events()),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store"},
-            until=stop,
-            heartbeat=b": here\n\n",
-        )
+    @app.post("/unregisterworker", response_class=PlainTextResponse, summary="Unregister a worker")
+    async def unregister(request: Request) -> str:
+        """Form field ``id``."""
+        (name,) = await form(request, "id")
+        await service.unregister_worker(name)
+        return "unregistered\n"

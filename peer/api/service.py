@@ -18,12 +18,40 @@ class NodeService(Protocol):
         """Store what ``body`` yields and return its content id in hex. An exception raised by ``body`` is passed on."""
         ...
 
-    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
+    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool) -> str:
         """Have ``work`` (a content id) done and return the content id of the result.
 
-        Without a bid only a free book is tried; ``wait_s`` bounds the search for a seller. Cancelled when the asker
-        hangs up. Raises ``Refused``, whose code is looked up in ``STATUS``.
+        Without a bid only a free book is tried, unless it is ``mandated`` and there is a mandate; ``wait_s`` bounds the search
+        for a seller. Cancelled when the asker hangs up. Raises ``Refused``, whose code is looked up in ``STATUS``.
         """
+        ...
+
+    async def place_buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
+        """Begin to have ``work`` done and return the id of the order. Raises ``Refused``."""
+        ...
+
+    async def place_sell(self, article: str, worker: str, *, ask_msat: int, slots: int) -> str:
+        """Sell units of ``article`` done by ``worker`` and return the id of the order. Raises ``Refused``."""
+        ...
+
+    async def cancel_order(self, order: str) -> None:
+        """Withdraw an order by its id. Raises ``Refused``."""
+        ...
+
+    async def grant(self, side: str, article: str, *, price_msat: int, trades: int | None, minutes: int | None) -> Json:
+        """Keep a mandate and return its line, once it is durable. Raises ``Refused``."""
+        ...
+
+    async def revoke(self, mandate: str) -> None:
+        """End a mandate by its id. Raises ``Refused``."""
+        ...
+
+    async def register_worker(self, name: str, article: str, push_url: str) -> Json:
+        """Take work for a worker at ``push_url``, or learn that it is idle again; returns its line. Raises ``Refused``."""
+        ...
+
+    async def unregister_worker(self, name: str) -> None:
+        """Forget a worker that was registered. Raises ``Refused``."""
         ...
 
     async def open_file(self, content: str) -> tuple[int, AsyncIterator[bytes]] | None:
@@ -46,6 +74,12 @@ class NodeService(Protocol):
 
     def books(self) -> list[Json]: ...
 
+    def mandates(self) -> list[Json]: ...
+
+    def metrics(self) -> bytes:
+        """How the node is, in Prometheus' text format."""
+        ...
+
     async def watch(self, article: str) -> None:
         """Take part in the books of ``article`` from now on, so that ``books`` shows them."""
         ...
@@ -54,8 +88,8 @@ class NodeService(Protocol):
         """Begin to close every channel on chain; returns those that were asked to close."""
         ...
 
-    def events(self) -> AsyncIterator[Json]:
-        """What happens from now on. Endless; closed by the reader."""
+    def events(self, after: int | None = None) -> AsyncIterator[Json]:
+        """What happens from now on, or after the event with the id ``after``. Endless; closed by the reader."""
         ...
 
 
@@ -66,16 +100,29 @@ STATUS: Final = {
     "bad-content-length": 400,
     "bad-multipart": 400,
     "bad-request": 400,
+    "bad-slots": 400,
+    "bad-url": 400,
     "bad-wait": 400,
+    "bad-worker": 400,
     "token-missing": 401,
     "token-wrong": 401,
+    "mandate-ended": 402,
     "no-funds": 402,
     "host-refused": 403,
     "origin-refused": 403,
     "not-found": 404,
     "unknown-file": 404,
+    "unknown-mandate": 404,
+    "unknown-order": 404,
+    "unknown-worker": 404,
     "wrong-method": 405,
     "slow-body": 408,
+    "cancelled": 409,
+    "mandates-full": 409,
+    "name-taken": 409,
+    "no-chain": 409,
+    "stalls-full": 409,
+    "workers-full": 409,
     "too-large": 413,
     # what the market or the node could not do
     "work-failed": 502,

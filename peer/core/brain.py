@@ -1,11 +1,12 @@
 """The node's brain: routes between its pure parts until quiet. It decides nothing itself.
 
-Participants: ``Market`` and ``Desk`` (order book), ``Purse`` (escrow channels), ``Buying`` and ``Selling`` (units), ``Shop`` (our
-books), ``Standing``. One event comes in; whatever a part answers is either understood by another part, and goes there, or is
-for the driver, and goes out. When all is quiet our wishes are compared with what the desk was last told, and changed rows are
-added as ``Save``.
+Participants: ``Market`` and ``Desk`` (order book), ``Purse`` (escrow channels), ``Buying`` and ``Selling`` (units), ``Mandates``
+(what the owner has allowed), ``Shop`` (our books), ``Standing``. One event comes in; whatever a part answers is either understood
+by another part, and goes there, or is for the driver, and goes out. When all is quiet our wishes are compared with what the desk
+was last told, and changed rows are added as ``Save``.
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -20,6 +21,7 @@ from peer.core.buying import Buying
 from peer.core.deal import Deal, Role
 from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
 from peer.core.letters import DEAL, LETTER_MAX_BYTES, Lane, address, sort
+from peer.core.mandates import MANDATE_TABLE, Mandate, Mandates
 from peer.core.match import match_id
 from peer.core.purse import Purse
 from peer.core.selling import Selling
@@ -27,7 +29,7 @@ from peer.core.shop import Shop
 from peer.core.standing import Standing
 from wire.canon import unpack
 from wire.effects import Blame, Count, Save
-from wire.errors import Ignore, Misbehaved, require
+from wire.errors import Ignore, Misbehaved, Refused, require
 from wire.keys import SecretKey
 from wire.limits import DEALS_OPEN_MAX
 from wire.moments import Instant
@@ -35,7 +37,7 @@ from wire.network import Network
 
 ROUNDS_MAX: Final = 100_000
 DESK_TABLE: Final = "desk"
-TABLES: Final = (DEAL_TABLE, UNIT_TABLE, DESK_TABLE, *Purse.TABLES)
+TABLES: Final = (DEAL_TABLE, UNIT_TABLE, DESK_TABLE, MANDATE_TABLE, *Purse.TABLES)
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
@@ -49,12 +51,14 @@ class Brain:
         self.shop = Shop(network, instance)
         self.market = Market(network, key.peer_id)
         self.desk = Desk(key, network, kept[DESK_TABLE])
-        self.buying = Buying(key, network, self.shop.terms)
-        self.selling = Selling(key, network, self.shop.terms)
+        self.mandates = Mandates()
+        self.buying = Buying(key, network, self.shop.terms, self.mandates.renew)
+        self.selling = Selling(key, network, self.shop.terms, self._permit)
         self.purse = Purse(key, network, instance)
         self.standing = Standing()
         self._todo: deque[Any] = deque()
         self._basis: tuple[Any, ...] = ()
+        self._now = Instant(0)
         self._routes: dict[type, Callable[[Any, Instant], list[Any]]] = {
             **self._from_outside(),
             **self._between_parts(),
@@ -68,6 +72,7 @@ class Brain:
         self.buying.ledger.load(bought, dict(rows[UNIT_TABLE]))
         self.selling.ledger.load(sold, dict(rows[UNIT_TABLE]))
         self.purse.load({table: rows[table] for table in Purse.TABLES})
+        self.mandates.load(dict(rows[MANDATE_TABLE]))
 
     # --- the driver's doors -------------------------------------------------------------------------------------------
     def handle(self, event: Any, now: Instant) -> tuple[Any, ...]:
@@ -89,11 +94,12 @@ class Brain:
 
     def next_deadline(self) -> Instant | None:
         """When ``Tick`` is due."""
-        parts = (self.market, self.desk, self.purse, self.buying, self.selling)
+        parts = (self.market, self.desk, self.purse, self.buying, self.selling, self.mandates)
         return min((one for one in (part.next_deadline() for part in parts) if one is not None), default=None)
 
     # --- routing ------------------------------------------------------------------------------------------------------
     def _until_quiet(self, now: Instant) -> tuple[Any, ...]:
+        self._now = now
         out: list[Any] = []
         rounds = 0
         while self._todo:
@@ -104,22 +110,27 @@ class Brain:
                 route = self._routes.get(type(item))
                 if route is None:
                     out.append(item)
+                    if type(item) is node.Reply:
+                        self.mandates.ended(item.request)
                 else:
                     self._todo.extend(route(item, now))
             self._todo.extend(self._new_wants(now))
         for ledger in (self.buying.ledger, self.selling.ledger):
             ledger.forget_old()
             out.extend(ledger.drain())
+        out.extend(self.mandates.drain())
         return tuple(out)
 
-    def _new_wants(self, now: Instant) -> list[book.Want]:
+    def _new_wants(self, now: Instant) -> list[Any]:
         """What has changed in our wishes; looked for only when something that they follow from has changed."""
         avoid = self.standing.avoided(now)
         basis = (
             self.buying.requests.version,
             self.buying.ledger.version,
             self.selling.ledger.version,
-            self.selling.version,
+            self.selling.stalls.version,
+            self.selling.draining,
+            self.mandates.version,
             avoid,
         )
         if basis == self._basis:
@@ -127,16 +138,25 @@ class Brain:
         self._basis = basis
         full = self.buying.ledger.open_deals + self.selling.ledger.open_deals >= DEALS_OPEN_MAX
         buys = {} if full else self.buying.requests.wants()
-        return self.shop.wants(buys, {} if full else self.selling.wants(), avoid)
+        wants = self.shop.wants(buys, {} if full else self.selling.wants(), avoid)
+        return [*wants, *(self.shop.notice(want) for want in wants)]
+
+    def _permit(self, article: str) -> Mandate | None:
+        """The mandate under which ``article`` may be sold now."""
+        return self.mandates.best(Side.SELL, article, self._now)
 
     def _from_outside(self) -> dict[type, Callable[[Any, Instant], list[Any]]]:
         """What the driver tells."""
         return {
             node.Tick: self._tick,
             node.BuyAsked: self._buy_asked,
-            node.Abandoned: self.buying.abandon,
+            node.Abandoned: self._abandoned,
             node.SellAsked: self._sell_asked,
-            node.SellStopped: lambda event, _: self.selling.stop(event),
+            node.SellStopped: self.selling.stop,
+            node.SlotsChanged: self.selling.resize,
+            node.DrainAsked: self.selling.drain,
+            node.MandateGranted: self.mandates.grant,
+            node.MandateRevoked: self._revoked,
             node.Watched: lambda event, _: [node.Interest(article=event.article)],
             node.CloseAsked: lambda event, now: self.purse.close_all(event.reason, now),
             node.LetterArrived: self._letter,
@@ -186,7 +206,7 @@ class Brain:
             node.ChannelWanted: self._channel_wanted,
             node.ChannelBound: self.buying.channel_bound,
             node.ChannelFailed: self.buying.channel_failed,
-            node.PayWanted: self.purse.pay,
+            node.PayWanted: self._pay,
             node.RevealWanted: self.purse.reveal,
             node.Strike: self._strike,
             Blame: self._blame,
@@ -203,16 +223,46 @@ class Brain:
             *self.purse.tick(now),
             *self.buying.tick(now),
             *self.selling.tick(now),
+            *self._no_more(self.mandates.expire(now), "expired"),
         ]
 
     def _buy_asked(self, event: node.BuyAsked, now: Instant) -> list[Any]:
         if event.bid_msat is not None and not self.shop.paid:
             sentence = "this node shares no chain with anybody, so it can only trade in free books"
             return [node.Reply(request=event.request, result=None, code="no-chain", sentence=sentence)]
+        if event.mandated and self.shop.paid:
+            mandate = self.mandates.take(event.article, event.request, now)
+            event = dataclasses.replace(event, bid_msat=(mandate.price_msat or None) if mandate else None)
         return self.buying.ask(event, now)
 
-    def _sell_asked(self, event: node.SellAsked, _: Instant) -> list[Any]:
-        return self.selling.offer(event)
+    def _abandoned(self, event: node.Abandoned, now: Instant) -> list[Any]:
+        effects = self.buying.abandon(event, now)
+        self.mandates.ended(event.request)
+        return effects
+
+    def _sell_asked(self, event: node.SellAsked, now: Instant) -> list[Any]:
+        try:
+            effects = self.selling.offer(event, now)
+        except Refused as refusal:
+            return [node.Reply(request=event.order, result=None, code=refusal.code, sentence=refusal.sentence)]
+        return [*effects, node.Reply(request=event.order, result=None, code="", sentence="")]
+
+    def _revoked(self, event: node.MandateRevoked, _: Instant) -> list[Any]:
+        answer, requests = self.mandates.revoke(event)
+        return [*self._no_more(requests, "revoked"), answer]
+
+    def _no_more(self, requests: list[int], why: str) -> list[Any]:
+        """The mandate of these requests has ended: those that have no seller yet are given up."""
+        effects: list[Any] = []
+        for number in requests:
+            request = self.buying.requests.get(number)
+            if request is not None and request.unit is None:
+                effects += self.buying.refuse(number, "mandate-ended", f"the mandate that allowed this bid has {why}")
+        return effects
+
+    def _pay(self, event: node.PayWanted, now: Instant) -> list[Any]:
+        self.mandates.paid(self.buying.ledger.units[event.unit].request)
+        return self.purse.pay(event, now)
 
     def _interest(self, effect: node.Interest, _: Instant) -> list[Any]:
         follows = [*self.shop.open(effect.article, True), *self.shop.open(effect.article, False)]
@@ -245,14 +295,16 @@ class Brain:
         ]
 
     def _cleared(self, effect: book.Cleared, now: Instant) -> list[Any]:
-        self.shop.cleared(effect)
-        return list(self.desk.handle(effect, now))
+        noted = self.shop.cleared(effect)
+        return [*noted, *self.desk.handle(effect, now)]
 
     def _agreed(self, effect: book.Agreed, now: Instant) -> list[Any]:
         signed = effect.match
         shelf = self.shop.shelves[signed.match.book]
         buying = effect.side is Side.BUY
         self.shop.agreed(signed.match.book, effect.side, effect.price_msat, signed.match.quantity)
+        if not buying and any(one.ask_msat is None for one in self.selling.stalls.of(shelf.article)):
+            self.mandates.sold(shelf.article, effect.price_msat, signed.match.quantity, now)
         deal = Deal(
             deal=match_id(self.network, signed),
             role=Role.BUYER if buying else Role.SELLER,
@@ -269,10 +321,12 @@ class Brain:
 
     def _missed(self, effect: book.Missed, _: Instant) -> list[Any]:
         shelf = self.shop.shelves.get(effect.book)
-        if shelf is not None and effect.side is Side.BUY:
+        if shelf is None:
+            return []
+        if effect.side is Side.BUY:
             bid = None if shelf.free else effect.price_msat
             self.buying.requests.remark(shelf.article, bid, effect.sentence)
-        return []
+        return [self.shop.missed(shelf, effect)]
 
     def _channel_wanted(self, effect: node.ChannelWanted, now: Instant) -> list[Any]:
         return self.purse.want(effect, self.buying.reserved_msat, now)

@@ -13,6 +13,7 @@ from wire.canon import U16, Choice, Hash32, Range, Signature64, Size, WrongShape
 from wire.limits import CONTENT_MAX_BYTES, PRICE_MAX_MSAT, REASON_MAX_CHARS
 
 OFFER_PURPOSE: Final = "offer"
+DRAINING: Final = "draining"  # the code of a refusal by a seller that is shutting down in good order
 
 Ticket = Annotated[bytes, Size(16, 16)]
 Code = Annotated[str, Size(1, 40)]

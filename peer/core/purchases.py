@@ -9,7 +9,7 @@ from typing import Any, Final
 from peer.core.deal import BEFORE_MONEY, Phase, Role, Step, Unit, split_unit_key, unit_key
 from peer.core.events import Fetch, Grant, Reply, Revoke, Stop, Strike, Unpin
 from peer.core.ledger import Ledger, say
-from peer.core.letters import Bind, DealLetter, Task, Withdraw
+from peer.core.letters import DRAINING, Bind, DealLetter, Task, Withdraw
 from peer.core.requests import Requests
 from peer.core.terms import Terms
 from wire.keys import PeerId, SecretKey, peer_id_of
@@ -22,12 +22,15 @@ _UNANSWERED: Final = frozenset({Phase.ACCEPTED, Phase.FUNDED})
 
 
 class Purchases:
-    """Ledger, requests and the tools that move them."""
+    """Ledger, requests and the tools that move them. ``renew`` says whether a request whose seller failed may be placed again."""
 
-    def __init__(self, key: SecretKey, network: Network, terms: Callable[[bool], Terms]) -> None:
+    def __init__(
+        self, key: SecretKey, network: Network, terms: Callable[[bool], Terms], renew: Callable[[int, Instant], bool]
+    ) -> None:
         self._key = key
         self._network = network
         self._terms = terms
+        self._renew = renew
         self.ledger = Ledger()
         self.requests = Requests()
         self._away: set[PeerId] = set()
@@ -106,24 +109,33 @@ class Purchases:
         return [key for key in live if peer_id_of(self.ledger.deal_of(key).other) == peer]
 
     def _fail(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
-        """The seller let this unit down: remember it and look for another."""
+        """The seller let this unit down: remember it, unless he is shutting down in good order, and look for another."""
         unit = self.ledger.units[key]
         effects = self._leave(key, how, now, code, sentence)
         if not effects:
             return []
-        strike = Strike(peer=peer_id_of(self.ledger.deal_of(key).other), code=code, sentence=sentence)
-        return [*effects, strike, *self._again(unit, now, sentence, bad_work=code == "bad-work")]
+        if code != DRAINING:
+            effects.append(Strike(peer=peer_id_of(self.ledger.deal_of(key).other), code=code, sentence=sentence))
+        return [*effects, *self._again(unit, now, sentence, bad_work=code == "bad-work")]
 
     def _again(self, unit: Unit, now: Instant, sentence: str, *, bad_work: bool = False) -> list[Any]:
         request = self.requests.get(unit.request)
         if request is None or request.unit != unit_key(unit.deal, unit.unit):
             return []
+        if not self._renew(request.number, now):
+            return self.refuse(request.number, "mandate-ended", f"no mandate allows another attempt; the last one: {sentence}")
         if self.requests.place_again(request.number, now, sentence, bad_work=bad_work):
             return []
         self.requests.drop(request.number)
         code = "bad-work" if bad_work else "attempts"
         said = f"given up after {request.attempts + 1} attempts; the last one: {sentence}"
         return [Reply(request=request.number, result=None, code=code, sentence=said)]
+
+    def refuse(self, number: int, code: str, sentence: str) -> list[Any]:
+        """Give a request up and say why."""
+        if self.requests.drop(number) is None:
+            return []
+        return [Reply(request=number, result=None, code=code, sentence=sentence)]
 
     def _leave(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
         """Leave a unit by a side exit, if the table has one from here, and tell the seller."""

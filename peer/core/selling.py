@@ -5,109 +5,81 @@ at most twice the free slots, so that data of the next unit moves while one comp
 """
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
-from peer.core.deal import BEFORE_MONEY, Deal, Phase, Role, Step, Unit, new_unit, split_unit_key
+from peer.core.deal import BEFORE_MONEY, Deal, Phase, Step, new_unit
 from peer.core.events import (
-    Compute,
     Computed,
     ComputeFailed,
+    DrainAsked,
     Encrypt,
     Encrypted,
-    Fetch,
     Fetched,
     FetchFailed,
-    Grant,
     Interest,
     PeerDown,
     PeerUp,
     RevealWanted,
-    Revoke,
     SellAsked,
     SellStopped,
-    Stop,
-    Unpin,
+    SlotsChanged,
 )
 from peer.core.keys import lock_of, result_key, ticket_for
-from peer.core.ledger import NEVER, Ledger, say
-from peer.core.letters import (
-    OFFER_PURPOSE,
-    Bind,
-    DealLetter,
-    FreeKey,
-    Offer,
-    OfferBody,
-    Taken,
-    Task,
-    Withdraw,
-    Working,
-    WorkRefused,
-)
-from peer.core.terms import Terms, check_article
-from wire.canon import pack
-from wire.envelope import id_of
-from wire.errors import Misbehaved
-from wire.keys import PeerId, SecretKey, peer_id_of
-from wire.limits import REASON_MAX_CHARS, UNITS_PER_DEAL_MAX
+from peer.core.ledger import NEVER, say
+from peer.core.letters import DRAINING, Bind, DealLetter, Taken, Task, Withdraw, Working
+from peer.core.sales import Sales, owner_of, refusal_of
+from peer.core.terms import check_article
+from wire.errors import Misbehaved, Refused
+from wire.keys import PeerId, peer_id_of
 from wire.moments import SECOND, Instant
-from wire.network import Network
+
+_UNDONE: Final = (Phase.ACCEPTED, Phase.FUNDED, Phase.TRANSMITTING, Phase.WORKING)
+_DRAINING: Final = "the seller is shutting down and hands this unit back"
+THANKS_S: Final = 5  # a buyer who has the key and says nothing for so long is not waited for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stall:
-    """What we sell: ``slots`` workers called ``worker`` for ``article`` at ``ask_msat`` a unit."""
-
-    article: str
-    worker: str
-    ask_msat: int
-    slots: int
-    open: bool
-
-
-class Selling:
+class Selling(Sales):
     """All our sales. Methods return effects; ``ledger`` and ``stalls`` are for the brain to read."""
 
-    def __init__(self, key: SecretKey, network: Network, terms: Callable[[bool], Terms]) -> None:
-        self._key = key
-        self._network = network
-        self._terms = terms
-        self.ledger = Ledger()
-        self.stalls: dict[str, Stall] = {}
-        self.version = 0
-        self._ready: set[bytes] = set()
-        self._computing: set[bytes] = set()
-
     # --- what is on offer ---------------------------------------------------------------------------------------------
-    def offer(self, event: SellAsked) -> list[Any]:
-        """Open or change a stall."""
+    def offer(self, event: SellAsked, now: Instant) -> list[Any]:
+        """Open or change a stall. Raises ``Refused``."""
         check_article(event.article)
-        self.version += 1
-        self.stalls[event.article] = Stall(
-            article=event.article, worker=event.worker, ask_msat=event.ask_msat, slots=event.slots, open=True
-        )
-        return [Interest(article=event.article)]
+        if self.draining:
+            raise Refused("shutting-down", "the node is shutting down")
+        self.stalls.put(event)
+        return [Interest(article=event.article), *self._compute_next(now)]
 
-    def stop(self, event: SellStopped) -> list[Any]:
-        """Close a stall; what was agreed is finished."""
-        stall = self.stalls.get(event.article)
-        if stall:
-            self.version += 1
-            self.stalls[event.article] = dataclasses.replace(stall, open=False)
-        return []
+    def resize(self, event: SlotsChanged, now: Instant) -> list[Any]:
+        """A worker can do more or fewer units at a time."""
+        self.stalls.resize(event.worker, event.slots)
+        return self._compute_next(now)
 
-    def wants(self) -> dict[tuple[str, int], int]:
-        """Units we can take on by (article, ask): at most twice the free slots."""
-        busy: dict[str, int] = {}
-        for key in self.ledger.in_phase(Phase.ACCEPTED, Phase.FUNDED, Phase.TRANSMITTING, Phase.WORKING):
-            article = self.ledger.deal_of(key).article
-            busy[article] = busy.get(article, 0) + 1
-        return {
-            (stall.article, stall.ask_msat): min(UNITS_PER_DEAL_MAX, max(0, 2 * stall.slots - busy.get(stall.article, 0)))
-            for stall in self.stalls.values()
-            if stall.open
-        }
+    def stop(self, event: SellStopped, now: Instant) -> list[Any]:
+        """Close a stall; what was agreed is finished, if there is anybody to finish it."""
+        self.stalls.close(event.worker, gone=event.gone)
+        return self._compute_next(now)
+
+    def drain(self, event: DrainAsked, now: Instant) -> list[Any]:
+        """The node is about to stop: sell nothing more and hand back what no worker has begun."""
+        self.draining = True
+        for stall in self.stalls.all():
+            self.stalls.close(stall.worker, gone=False)
+        effects: list[Any] = []
+        for key in self.ledger.in_phase(*_UNDONE):
+            if self.ledger.units[key].lock is None and (event.all_of_it or key not in self._computing):
+                effects += self._refuse(key, Step.REJECT, now, DRAINING, _DRAINING)
+        return effects
+
+    def unfinished(self, here: Collection[PeerId], now: Instant) -> int:
+        """How many units it pays to wait for before stopping: those of buyers who are ``here``; others will wait for us."""
+        count = 0
+        for key in self.ledger.in_phase(*BEFORE_MONEY, Phase.COMMITTED, Phase.REVEALED):
+            unit = self.ledger.units[key]
+            stale = unit.phase is Phase.REVEALED and unit.changed_us + THANKS_S * SECOND < now
+            count += not stale and peer_id_of(self.ledger.deal_of(key).other) in here
+        return count
 
     # --- a match ------------------------------------------------------------------------------------------------------
     def agreed(self, deal: Deal, now: Instant) -> list[Any]:
@@ -118,7 +90,10 @@ class Selling:
         deadline = Instant(now + self._terms(deal.free).fund_s * SECOND)
         for number in range(deal.quantity):
             self.ledger.put_unit(new_unit(deal.deal, number, request=0, now=now, deadline_us=deadline))
-        return []
+        if not self.draining:
+            return []
+        keys = [key for key, _ in self.ledger.units_of(deal.deal)]
+        return [effect for key in keys for effect in self._refuse(key, Step.REJECT, now, DRAINING, _DRAINING)]
 
     def channel_ready(self, channel: bytes, now: Instant) -> list[Any]:
         """The funding of a channel is seen, with the right amount and script."""
@@ -178,7 +153,7 @@ class Selling:
             if unit.phase in (Phase.TRANSMITTING, Phase.WORKING):
                 return [say(deal, Working(deal=deal.deal, unit=unit.unit, begun=key in self._computing))]
             if unit.phase in (Phase.WORK_REJECTED, Phase.TIMED_OUT, Phase.NO_SHOW):
-                return [say(deal, _refusal(unit))]
+                return [say(deal, refusal_of(unit))]
             return []
         if letter.size > self._terms(deal.free).work_max_bytes:
             return self._refuse(key, Step.REJECT, now, "too-large", "this work is larger than the terms allow")
@@ -201,23 +176,13 @@ class Selling:
                 effects.append(self._fetch(key))
         return effects
 
-    def _fetch(self, key: bytes) -> Fetch:
-        unit = self.ledger.units[key]
-        return Fetch(
-            unit=key,
-            peer=peer_id_of(self.ledger.deal_of(key).other),
-            content=unit.work or b"",
-            size=unit.work_bytes,
-            ticket=unit.work_ticket or b"",
-            owner=owner_of(key),
-        )
-
     def fetched(self, event: Fetched, now: Instant) -> list[Any]:
         """The work is here: compute it when a worker is free."""
         unit = self.ledger.units.get(event.unit)
         if unit is None or unit.phase is not Phase.TRANSMITTING or unit.work != event.content:
             return []
-        self.ledger.move(event.unit, Step.WORK, now, "queued", "the work waits for a free worker", deadline_us=NEVER)
+        late = Instant(now + 2 * self._terms(self.ledger.deal_of(event.unit).free).work_s * SECOND)
+        self.ledger.move(event.unit, Step.WORK, now, "queued", "the work waits for a free worker", deadline_us=late)
         begun = self._compute_next(now)
         if event.unit in self._computing:
             return begun
@@ -231,33 +196,10 @@ class Selling:
             return []
         return self._refuse(event.unit, Step.REJECT, now, event.code, event.sentence)
 
-    def _compute_next(self, now: Instant) -> list[Any]:
-        effects: list[Any] = []
-        for key in sorted(self.ledger.in_phase(Phase.WORKING), key=lambda one: (self.ledger.units[one].changed_us, one)):
-            if key in self._computing or self.ledger.units[key].lock is not None:
-                continue
-            deal = self.ledger.deal_of(key)
-            stall = self.stalls.get(deal.article)
-            if stall is None:
-                effects += self._refuse(key, Step.REJECT, now, "no-worker", "no worker for this article is running here")
-                continue
-            running = sum(1 for one in self._computing if self.ledger.deal_of(one).article == deal.article)
-            if running >= stall.slots:
-                continue
-            self._computing.add(key)
-            work = self.ledger.change(key, now, code="working", sentence="a worker computes it").work
-            effects.append(
-                Compute(
-                    unit=key, worker=stall.worker, work=work or b"", time_s=self._terms(deal.free).work_s, owner=owner_of(key)
-                )
-            )
-            effects.append(say(deal, Working(deal=deal.deal, unit=split_unit_key(key)[1], begun=True)))
-        return effects
-
     def computed(self, event: Computed, now: Instant) -> list[Any]:
         """The result is in the store: encrypt it under a key of its own."""
         unit = self.ledger.units.get(event.unit)
-        self._computing.discard(event.unit)
+        self._computing.pop(event.unit, None)
         if unit is None or unit.phase is not Phase.WORKING:
             return self._compute_next(now)
         key = result_key(self._key, event.unit, event.plain)
@@ -267,7 +209,7 @@ class Selling:
 
     def compute_failed(self, event: ComputeFailed, now: Instant) -> list[Any]:
         """The worker gave no result."""
-        self._computing.discard(event.unit)
+        self._computing.pop(event.unit, None)
         refused = (
             self._refuse(event.unit, Step.REJECT, now, event.code, event.sentence) if event.unit in self.ledger.units else []
         )
@@ -291,26 +233,6 @@ class Selling:
             deadline_us=Instant(now + (self._terms(deal.free).fetch_s + self._terms(deal.free).reveal_s) * SECOND),
         )
         return self._say_offer(event.unit)
-
-    def _say_offer(self, key: bytes) -> list[Any]:
-        unit, deal = self.ledger.units[key], self.ledger.deal_of(key)
-        if not (unit.work and unit.cipher and unit.plain and unit.lock and unit.cipher_ticket and unit.key):
-            return []
-        body = OfferBody(
-            deal=deal.deal,
-            unit=unit.unit,
-            work=unit.work,
-            cipher=unit.cipher,
-            plain=unit.plain,
-            lock=unit.lock,
-            price_msat=deal.price_msat,
-        )
-        signature = self._key.sign(id_of(self._network.name, OFFER_PURPOSE, pack(body)))
-        offer = Offer(body=body, signature=signature, size=unit.cipher_bytes, ticket=unit.cipher_ticket)
-        effects: list[Any] = [Grant(content=unit.cipher, ticket=unit.cipher_ticket), say(deal, offer)]
-        if deal.free:
-            effects.append(say(deal, FreeKey(deal=deal.deal, unit=unit.unit, key=unit.key)))
-        return effects
 
     # --- the money ----------------------------------------------------------------------------------------------------
     def locked(self, channel: bytes, ref: bytes, lock: bytes, amount_msat: int, now: Instant) -> list[Any]:
@@ -353,6 +275,8 @@ class Selling:
                 effects += self._refuse(key, Step.MISS, now, "not-funded", "the money was not seen in time")
             elif unit.phase is Phase.OFFERED:
                 effects += self._refuse(key, Step.TIME_OUT, now, "not-paid", "the buyer did not pay for the result in time")
+            elif unit.phase is Phase.WORKING:
+                effects += self._refuse(key, Step.TIME_OUT, now, "no-worker", "no worker became free for it in time")
             else:
                 effects += self._refuse(key, Step.TIME_OUT, now, "timed-out", "the work could not be fetched in time")
         return effects
@@ -376,38 +300,3 @@ class Selling:
             elif unit.plain and unit.key:
                 effects.append(Encrypt(unit=key, plain=unit.plain, key=unit.key, owner=owner_of(key)))
         return effects + self._compute_next(now)
-
-    # --- endings ------------------------------------------------------------------------------------------------------
-    def _finish(self, key: bytes, now: Instant, sentence: str) -> list[Any]:
-        if self.ledger.move(key, Step.FINISH, now, "finished", sentence) is None:
-            return []
-        return self._release(key)
-
-    def _refuse(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
-        """Leave by a side exit that the buyer has to hear of."""
-        effects = self._leave(key, how, now, code, sentence)
-        if not effects:
-            return []
-        return [say(self.ledger.deal_of(key), _refusal(self.ledger.units[key])), *effects]
-
-    def _leave(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
-        if self.ledger.move(key, how, now, code, sentence) is None:
-            return []
-        self._computing.discard(key)
-        return [Stop(unit=key), *self._release(key), *self._compute_next(now)]
-
-    def _release(self, key: bytes) -> list[Any]:
-        unit = self.ledger.units[key]
-        effects: list[Any] = [Unpin(owner=owner_of(key))]
-        if unit.cipher_ticket:
-            effects.insert(0, Revoke(ticket=unit.cipher_ticket))
-        return effects
-
-
-def _refusal(unit: Unit) -> WorkRefused:
-    return WorkRefused(deal=unit.deal, unit=unit.unit, code=unit.code[:40], sentence=unit.sentence[:REASON_MAX_CHARS])
-
-
-def owner_of(key: bytes) -> str:
-    """The name under which a unit pins content in the store."""
-    return f"{Role.SELLER}:{key.hex()}"

@@ -6,8 +6,9 @@ Keeps the desk informed of what buying and selling want, and says only what has 
 from dataclasses import dataclass
 from typing import Any
 
-from orderbook.core.events import Cleared, Follow, Want
+from orderbook.core.events import Cleared, Follow, Missed, Want
 from orderbook.core.messages import Side, book_id
+from peer.core.events import Facts, Notice
 from peer.core.terms import NO_CHAIN, Terms, escrow_terms, free_terms, terms_hash
 from wire.network import Network
 
@@ -85,10 +86,26 @@ class Shop:
             told, avoided = self._told[line]
             self._told[line] = (max(0, told - quantity), avoided)
 
-    def cleared(self, result: Cleared) -> None:
+    def cleared(self, result: Cleared) -> list[Notice]:
         """Remember the latest auction of a book, for people to see."""
-        if result.book in self.shelves:
-            self._last[result.book] = result
+        shelf = self.shelves.get(result.book)
+        if shelf is None:
+            return []
+        self._last[result.book] = result
+        return [Notice(kind="book", facts={"what": "cleared", **self._line(shelf)})]
+
+    # --- for people ---------------------------------------------------------------------------------------------------
+    def notice(self, want: Want) -> Notice:
+        """That an order is placed, changed or withdrawn."""
+        shelf = self.shelves[want.book]
+        facts: Facts = {"what": "placed" if want.quantity else "withdrawn", "quantity": want.quantity}
+        return Notice(kind="order", facts={**facts, **_order(shelf, want.side, want.price_msat)})
+
+    @staticmethod
+    def missed(shelf: Shelf, effect: Missed) -> Notice:
+        """That an order found no match in an epoch, and why."""
+        facts: Facts = {"what": "missed", "epoch": effect.epoch, "code": effect.code, "reason": effect.sentence}
+        return Notice(kind="order", facts={**facts, **_order(shelf, effect.side, effect.price_msat)})
 
     def statement(self) -> list[dict[str, Any]]:
         """Our books with their latest auction, for people."""
@@ -113,3 +130,7 @@ class Shop:
             "matched_units": sum(one.quantity for one in last.fills),
             "price_msat": last.fills[0].price_msat if last.fills else None,
         }
+
+
+def _order(shelf: Shelf, side: Side, price_msat: int) -> Facts:
+    return {"side": side.name.lower(), "article": shelf.article, "free": shelf.free, "price_msat": price_msat}

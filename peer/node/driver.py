@@ -1,13 +1,15 @@
 """The pump: one bounded inbox, the brain, the journal, the performer. The rule of ``wire.effects`` is kept here alone."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import trio
 
 from peer.core.brain import Brain, saves_first
 from peer.core.events import Tick
+from wire.effects import Save
 from wire.limits import INBOX_EVENTS
 from wire.moments import SECOND, Instant
 from wire.ports import Journal
@@ -20,13 +22,26 @@ def wall_clock() -> Instant:
     return Instant(time.time_ns() // 1_000)
 
 
-class Driver:
-    """Feeds the brain and performs what it asks. ``perform`` must return at once: what takes time starts a task."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Awaited:
+    """An event whose teller waits until all of it is done."""
 
-    def __init__(self, brain: Brain, journal: Journal, perform: Callable[[Any], None]) -> None:
+    event: Any
+    done: trio.Event
+
+
+class Driver:
+    """Feeds the brain and performs what it asks. ``perform`` must return at once: what takes time starts a task. ``kept`` hears
+    of rows once they are durable.
+    """
+
+    def __init__(
+        self, brain: Brain, journal: Journal, perform: Callable[[Any], None], kept: Callable[[Sequence[Save]], None]
+    ) -> None:
         self._brain = brain
         self._journal = journal
         self._perform = perform
+        self._kept = kept
         self._send, self._receive = trio.open_memory_channel[Any](INBOX_EVENTS)
         self._last = Instant(0)
         self.handled = 0
@@ -50,13 +65,24 @@ class Driver:
             return False
         return True
 
+    async def ask(self, event: Any) -> None:
+        """Tell an event, and wait until it is handled, its rows are durable and its effects have been released."""
+        awaited = _Awaited(event, trio.Event())
+        await self._send.send(awaited)
+        await awaited.done.wait()
+
     @property
     def waiting(self) -> int:
         """Events in the inbox."""
         return self._send.statistics().current_buffer_used
 
-    async def run(self) -> None:
-        """Handle events until cancelled. Raises ``LocalFault`` when the journal fails: then nothing more may be promised."""
+    async def run(self, first: Sequence[Any] = ()) -> None:
+        """Handle events until cancelled; ``first`` are those that our earlier life is resumed upon.
+
+        Raises ``LocalFault`` when the journal fails: then nothing more may be promised.
+        """
+        for event in first:
+            await self._release(self._brain.handle(event, self.now()))
         await self._release(self._brain.resume(self.now()))
         while True:
             await self._turn(await self._wait())
@@ -76,17 +102,24 @@ class Driver:
 
     async def _turn(self, events: list[Any]) -> None:
         effects: list[Any] = []
+        awaited: list[_Awaited] = []
         for event in events:
+            if isinstance(event, _Awaited):
+                awaited.append(event)
+                event = event.event  # noqa: PLW2901 - what is inside
             effects.extend(self._brain.handle(event, self.now()))
             self.handled += 1
         deadline = self._brain.next_deadline()
         if deadline is not None and deadline <= self.now():
             effects.extend(self._brain.handle(Tick(), self.now()))
         await self._release(tuple(effects))
+        for one in awaited:
+            one.done.set()
 
     async def _release(self, effects: tuple[Any, ...]) -> None:
         rows, others = saves_first(effects)
         if rows:
             await self._journal.commit(rows)
+            self._kept(rows)
         for effect in others:
             self._perform(effect)

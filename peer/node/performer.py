@@ -1,7 +1,7 @@
 """One table from effect to action. Every action returns at once; what takes time is a task that answers with an event."""
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,15 +16,16 @@ from orderbook.shell.relay import RelayService
 from peer.core import events as node
 from peer.net.courier import Courier
 from peer.net.host import Net
+from peer.node.feed import Feed
 from peer.node.funding import Funding
 from peer.node.tasks import UnitTasks
+from peer.node.views import peer_facts
 from wire.effects import Count
 from wire.errors import BitwrkError
 from wire.keys import PeerId, verify
 from wire.limits import VERIFY_BATCH_MIN
 
 _LOG: Final = logging.getLogger("bitwrk.node")
-HAPPENINGS_KEPT: Final = 1_000
 
 
 class Performer:
@@ -44,13 +45,14 @@ class Performer:
         tasks: UnitTasks,
         funding: Funding | None,
         watcher: Watcher | None,
+        feed: Feed,
     ) -> None:
         self._nursery = nursery
         self._tell = tell
         self._net = net
         self._store = store
         self.counters: Counter[str] = Counter()
-        self.happenings: deque[dict[str, Any]] = deque(maxlen=HAPPENINGS_KEPT)
+        self._feed = feed
         self.clock: ClockJudged | None = None
         self.replies: dict[int, Callable[[node.Reply], None]] = {}
         self.banished: dict[PeerId, str] = {}
@@ -73,6 +75,7 @@ class Performer:
             ClockJudged: self._clock,
             PhaseChanged: self._phase_changed,
             Count: self._count,
+            node.Notice: lambda effect: feed.publish(effect.kind, **effect.facts),
         }
         if funding is not None and watcher is not None:
             self._table[FundingWanted] = funding.want
@@ -87,10 +90,6 @@ class Performer:
             self.counters[f"no-action-{type(effect).__name__}"] += 1
         else:
             action(effect)
-
-    def note(self, kind: str, **facts: Any) -> None:
-        """Something the owner may want to see."""
-        self.happenings.append({"kind": kind, **facts})
 
     def _count(self, effect: Count) -> None:
         self.counters[effect.code] += effect.amount
@@ -118,16 +117,17 @@ class Performer:
     def _banish(self, effect: node.Banish) -> None:
         _LOG.warning("peer banned: %s", effect.sentence)
         self.banished[PeerId(effect.peer)] = effect.sentence
-        self.note("banned", peer=effect.peer.hex(), reason=effect.sentence)
+        self._feed.publish("banned", **peer_facts(PeerId(effect.peer)), reason=effect.sentence)
         self._nursery.start_soon(self._net.ban, PeerId(effect.peer))
 
     def _clock(self, effect: ClockJudged) -> None:
         self.clock = effect
+        self._feed.publish("clock", skewed=effect.skewed, offset_us=effect.offset_us, reason=effect.sentence)
         if effect.skewed:
             _LOG.warning("%s", effect.sentence)
 
     def _phase_changed(self, effect: PhaseChanged) -> None:
-        self.note("channel", channel=effect.channel.hex(), phase=effect.phase.value, reason=effect.sentence)
+        self._feed.publish("channel", channel=effect.channel.hex(), phase=effect.phase.value, reason=effect.sentence)
         _LOG.info("channel %s is %s: %s", effect.channel.hex()[:12], effect.phase.value, effect.sentence)
 
 

@@ -1,28 +1,47 @@
-"""The node as its owner's programs see it: ``peer.api``'s port, answered from the brain and the shells."""
+"""What a node does for its owner's programs: ``peer.api``'s port, answered from the brain and the shells."""
 
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, Final
 
 import trio
 
 from cafs.shell.store import Store
+from orderbook.core.messages import Side
 from peer.api.service import Json
 from peer.core.brain import Brain
-from peer.core.deal import Deal, Unit
-from peer.core.events import Abandoned, BuyAsked, CloseAsked, Reply, Watched
+from peer.core.events import (
+    Abandoned,
+    BuyAsked,
+    CloseAsked,
+    MandateGranted,
+    MandateRevoked,
+    Reply,
+    SellAsked,
+    SellStopped,
+    Unpin,
+    Watched,
+)
 from peer.node.driver import Driver
+from peer.node.feed import Feed, Listener
 from peer.node.performer import Performer
-from peer.node.tasks import UnitTasks
-from wire.account import account_of
+from peer.node.registry import Registry, Worker
+from peer.node.views import Views
 from wire.errors import Refused
-from wire.keys import peer_id_of, public_of, show_peer
 from wire.limits import CONTENT_MAX_BYTES
-from wire.moments import SECOND
+from wire.moments import SECOND, Instant
 
-EVENTS_PAUSE_S = 0.25
+_ENDED_KEPT: Final = 200
+_NUMBER_MAX_CHARS: Final = 16
+_MINUTE_S: Final = 60
+_TOLD: Final = ("side", "article", "price_msat", "free", "result", "code", "reason")
 
 
 class Service:
-    """Implements ``NodeService``. ``facts`` are the values of the status that only the composition knows."""
+    """Implements ``NodeService``. ``numbers`` yields names for orders and mandates that no earlier run has used; ``status``,
+    ``account``, ``peers`` and ``metrics`` are what only the composition knows.
+    """
 
     def __init__(
         self,
@@ -31,61 +50,41 @@ class Service:
         driver: Driver,
         performer: Performer,
         store: Store,
-        tasks: UnitTasks,
-        facts: Callable[[], Json],
+        workers: dict[str, Worker],
+        registry: Registry,
+        views: Views,
+        feed: Feed,
+        numbers: Iterator[int],
+        status: Callable[[], Json],
+        account: Callable[[], Json],
         peers: Callable[[], list[Json]],
+        metrics: Callable[[], bytes],
     ) -> None:
         self._brain = brain
         self._driver = driver
         self._performer = performer
         self._store = store
-        self._tasks = tasks
-        self._facts = facts
-        self._peers = peers
-        self._requests = 0
+        self._workers = workers
+        self._registry = registry
+        self._views = views
+        self._feed = feed
+        self._numbers = numbers
+        self._ended: deque[Json] = deque(maxlen=_ENDED_KEPT)
+        self.status = status
+        self.account = account
+        self.peers = peers
+        self.metrics = metrics
+        self.trades = views.trades
+        self.channels = views.channels
+        self.workers = views.workers
+        self.books = views.books
+        self.mandates = views.mandates
+        self.stopping = False
 
+    # --- content ------------------------------------------------------------------------------------------------------
     async def put(self, body: AsyncIterator[bytes]) -> str:
         """Store a program's bytes."""
         return (await self._store.put(body)).id.hex()
-
-    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
-        """Buy one unit: waits until its result is here, or it is refused."""
-        content = await self._store.find(bytes.fromhex(work))
-        if content is None:
-            raise Refused("unknown-file", "the work is not in this node's store")
-        self._requests += 1
-        number = self._requests
-        answered = trio.Event()
-        answers: list[Reply] = []
-
-        def answer(reply: Reply) -> None:
-            answers.append(reply)
-            answered.set()
-
-        owner = f"request:{number}"
-        await self._store.pin(content.id, owner)
-        self._performer.replies[number] = answer
-        try:
-            event = BuyAsked(
-                request=number,
-                article=article,
-                work=content.id,
-                work_bytes=content.size,
-                bid_msat=bid_msat,
-                wait_us=int(wait_s * SECOND),
-            )
-            await self._driver.tell(event)
-            await answered.wait()
-        finally:
-            with trio.CancelScope(shield=True):
-                if not answers:
-                    self._performer.replies.pop(number, None)
-                    await self._driver.tell(Abandoned(request=number))
-                await self._store.unpin(owner)
-        reply = answers[0]
-        if reply.result is None:
-            raise Refused(reply.code, reply.sentence)
-        return reply.result.hex()
 
     async def open_file(self, content: str) -> tuple[int, AsyncIterator[bytes]] | None:
         """Size and bytes of stored content."""
@@ -95,120 +94,176 @@ class Service:
             return None
         return found.size, self._store.stream(name)
 
+    # --- buying -------------------------------------------------------------------------------------------------------
+    async def _asked(
+        self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool
+    ) -> tuple[BuyAsked, str]:
+        """The request, its work pinned under the owner that is returned. Raises ``Refused``."""
+        if self.stopping:
+            raise Refused("shutting-down", "the node is shutting down")
+        content = await self._store.find(bytes.fromhex(work))
+        if content is None:
+            raise Refused("unknown-file", "the work is not in this node's store")
+        number = next(self._numbers)
+        owner = f"request:{number}"
+        await self._store.pin(content.id, owner)
+        event = BuyAsked(
+            request=number,
+            article=article,
+            work=content.id,
+            work_bytes=content.size,
+            bid_msat=bid_msat,
+            wait_us=int(wait_s * SECOND),
+            mandated=mandated,
+        )
+        return event, owner
+
+    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool) -> str:
+        """Buy one unit: waits until its result is here, or it is refused."""
+        event, owner = await self._asked(article, work, bid_msat=bid_msat, wait_s=wait_s, mandated=mandated)
+        answered = trio.Event()
+        answers: list[Reply] = []
+
+        def answer(reply: Reply) -> None:
+            answers.append(reply)
+            answered.set()
+
+        self._performer.replies[event.request] = answer
+        try:
+            await self._driver.tell(event)
+            await answered.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                if not answers:
+                    self._performer.replies.pop(event.request, None)
+                    await self._driver.tell(Abandoned(request=event.request))
+                await self._store.unpin(owner)
+        reply = answers[0]
+        if reply.result is None:
+            raise Refused(reply.code, reply.sentence)
+        return reply.result.hex()
+
+    async def place_buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
+        """Begin to buy one unit; what becomes of it stands in ``orders``."""
+        event, owner = await self._asked(article, work, bid_msat=bid_msat, wait_s=wait_s, mandated=False)
+        self._performer.replies[event.request] = partial(self._order_ended, event, owner)
+        await self._driver.ask(event)
+        return f"{event.request:x}"
+
+    def _order_ended(self, event: BuyAsked, owner: str, reply: Reply) -> None:
+        state = "done" if reply.result is not None else "cancelled" if reply.code == "cancelled" else "failed"
+        line: Json = {
+            "id": f"{event.request:x}",
+            "side": "buy",
+            "article": event.article,
+            "price_msat": event.bid_msat,
+            "free": event.bid_msat is None,
+            "work": event.work.hex(),
+            "state": state,
+            "waiting": False,
+            "result": reply.result.hex() if reply.result is not None else None,
+            "code": reply.code,
+            "reason": reply.sentence or "the result is here",
+        }
+        self._ended.append(line)
+        self._feed.publish("order", what=state, order=line["id"], **{name: line[name] for name in _TOLD})
+        self._performer(Unpin(owner=owner))
+
+    # --- selling ------------------------------------------------------------------------------------------------------
+    async def _answer(self, request: int, event: Any) -> None:
+        """Tell an event that is answered at once. Raises what it is refused for."""
+        answers: list[Reply] = []
+        self._performer.replies[request] = answers.append
+        await self._driver.ask(event)
+        self._performer.replies.pop(request, None)
+        for reply in answers:
+            if reply.code:
+                raise Refused(reply.code, reply.sentence)
+
+    async def place_sell(self, article: str, worker: str, *, ask_msat: int, slots: int) -> str:
+        """Sell what a worker of this node does."""
+        found = self._workers.get(worker)
+        if found is None:
+            raise Refused("unknown-worker", f"no worker called {worker!r} is here; see /v1/workers")
+        told = found.statistics()
+        if told.article != article:
+            raise Refused("bad-worker", f"the worker {worker} serves {told.article}")
+        if slots > told.slots:
+            raise Refused("bad-slots", f"the worker {worker} does {told.slots} units at once")
+        if ask_msat and not self._brain.shop.paid:
+            raise Refused("no-chain", "selling for money needs a chain that is shared with others")
+        number = next(self._numbers)
+        registered = self._registry.get(worker)
+        event = SellAsked(
+            order=number,
+            article=article,
+            worker=worker,
+            ask_msat=ask_msat,
+            slots=slots if registered is None else registered.slots,
+            ahead=registered is None,
+        )
+        await self._answer(number, event)
+        order = next(one.order for one in self._brain.selling.stalls.all() if one.worker == worker)
+        return f"{order:x}"
+
+    async def cancel_order(self, order: str) -> None:
+        """Withdraw a request, and tell whoever waits for it, or close a stall."""
+        number = _number(order)
+        if number is not None and self._brain.buying.requests.get(number) is not None:
+            await self._driver.ask(Abandoned(request=number))
+            sentence = "the order was cancelled by its owner"
+            self._performer(Reply(request=number, result=None, code="cancelled", sentence=sentence))
+            return
+        for stall in self._brain.selling.stalls.all():
+            if stall.order == number and stall.open:
+                await self._driver.ask(SellStopped(worker=stall.worker))
+                return
+        raise Refused("unknown-order", "there is no such order; it may be done, cancelled or expired")
+
+    # --- mandates and workers -----------------------------------------------------------------------------------------
+    async def grant(self, side: str, article: str, *, price_msat: int, trades: int | None, minutes: int | None) -> Json:
+        """Keep a mandate; returns it as it stands then."""
+        number = next(self._numbers)
+        until = None if minutes is None else Instant(self._driver.now() + minutes * _MINUTE_S * SECOND)
+        event = MandateGranted(
+            request=number,
+            mandate=number,
+            side=Side[side.upper()],
+            article=article,
+            price_msat=price_msat,
+            trades=trades,
+            until_us=until,
+        )
+        await self._answer(number, event)
+        return next((line for line in self.mandates() if line["id"] == f"{number:x}"), {"id": f"{number:x}"})
+
+    async def revoke(self, mandate: str) -> None:
+        """End a mandate."""
+        number = _number(mandate)
+        if number is None:
+            raise Refused("unknown-mandate", "there is no such mandate")
+        request = next(self._numbers)
+        await self._answer(request, MandateRevoked(request=request, mandate=number))
+
+    async def register_worker(self, name: str, article: str, push_url: str) -> Json:
+        """A new HTTP worker, or one that is idle again."""
+        if self.stopping:
+            raise Refused("shutting-down", "the node is shutting down")
+        worker = await self._registry.register(name, article, push_url)
+        return self._views.worker(name, worker)
+
+    async def unregister_worker(self, name: str) -> None:
+        """Forget an HTTP worker."""
+        await self._registry.unregister(name)
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+    def orders(self) -> list[Json]:
+        """Our wishes, and what became of the latest orders that nobody waited for."""
+        return [*self._views.orders(), *reversed(self._ended)]
+
     async def watch(self, article: str) -> None:
         """Take part in the books of an article, so that ``books`` shows them."""
-        await self._driver.tell(Watched(article=article))
-
-    def status(self) -> Json:
-        """The node at a glance."""
-        clock = self._performer.clock
-        return {
-            **self._facts(),
-            "requests_waiting": len(self._brain.buying.requests.all()),
-            "tasks": self._tasks.running,
-            "inbox": self._driver.waiting,
-            "events_handled": self._driver.handled,
-            "events_dropped": self._driver.dropped,
-            "clock_skewed": bool(clock and clock.skewed),
-            "exposure_sat": self._brain.purse.exposure_sat(),
-            "counters": dict(sorted(self._performer.counters.items())),
-        }
-
-    def account(self) -> Json:
-        """Who we are and what we own."""
-        facts = self._facts()
-        return {key: facts[key] for key in ("account", "peer_id", "network", "money", "address", "balance_sat") if key in facts}
-
-    def orders(self) -> list[Json]:
-        """Our wishes: waiting requests and stalls."""
-        buys = [
-            {
-                "side": "buy",
-                "request": one.number,
-                "article": one.article,
-                "bid_msat": one.bid_msat,
-                "attempts": one.attempts,
-                "waiting": one.unit is None,
-                "reason": one.sentence,
-            }
-            for one in self._brain.buying.requests.all()
-        ]
-        sells = [
-            {
-                "side": "sell",
-                "article": one.article,
-                "worker": one.worker,
-                "ask_msat": one.ask_msat,
-                "slots": one.slots,
-                "open": one.open,
-                "quantity": self._brain.selling.wants().get((one.article, one.ask_msat), 0),
-            }
-            for one in sorted(self._brain.selling.stalls.values(), key=lambda stall: stall.article)
-        ]
-        return [*buys, *sells]
-
-    def trades(self) -> list[Json]:
-        """Every unit we know of, newest first."""
-        lines = [
-            self._trade(ledger.deal_of(key), unit)
-            for ledger in (self._brain.buying.ledger, self._brain.selling.ledger)
-            for key, unit in ledger.units.items()
-        ]
-        return sorted(lines, key=lambda line: (-int(line["changed_us"]), str(line["deal"]), int(line["unit"])))
-
-    @staticmethod
-    def _trade(deal: Deal, unit: Unit) -> Json:
-        return {
-            "deal": deal.deal.hex(),
-            "unit": unit.unit,
-            "role": deal.role.value,
-            "account": account_of(deal.other),
-            "peer": show_peer(peer_id_of(deal.other)),
-            "article": deal.article,
-            "free": deal.free,
-            "price_msat": deal.price_msat,
-            "epoch": deal.epoch,
-            "phase": unit.phase.value,
-            "code": unit.code,
-            "reason": unit.sentence,
-            "work": unit.work.hex() if unit.work else None,
-            "result": unit.plain.hex() if unit.plain else None,
-            "channel": deal.channel.hex() if deal.channel else None,
-            "agreed_us": deal.agreed_us,
-            "changed_us": unit.changed_us,
-        }
-
-    def channels(self) -> list[Json]:
-        """Every channel, with the other party's account."""
-        lines = self._brain.purse.statement()
-        for line in lines:
-            channel = self._brain.purse.channels[bytes.fromhex(line["channel"])]
-            line["account"] = account_of(public_of(channel.peer))
-            line["peer"] = show_peer(channel.peer)
-        return lines
-
-    def peers(self) -> list[Json]:
-        """Connected peers."""
-        return self._peers()
-
-    def workers(self) -> list[Json]:
-        """Our workers."""
-        return [
-            {
-                "name": one.name,
-                "article": one.article,
-                "slots": one.slots,
-                "busy": one.busy,
-                "done": one.done,
-                "failed": dict(one.failed),
-                "last_words": one.last_words,
-            }
-            for one in (pool.statistics() for _, pool in sorted(self._tasks.pools.items()))
-        ]
-
-    def books(self) -> list[Json]:
-        """The books we take part in, with their latest auction."""
-        return [{**line, "ready": self._brain.market.ready(bytes.fromhex(line["book"]))} for line in self._brain.shop.statement()]
+        await self._driver.ask(Watched(article=article))
 
     async def close_channels(self, reason: str) -> list[Json]:
         """Ask every channel to close."""
@@ -217,18 +272,13 @@ class Service:
         await self._driver.tell(CloseAsked(reason=reason))
         return asked
 
-    async def events(self) -> AsyncIterator[Json]:
-        """What happens from now on: changes of units and channels, by polling what is already in memory."""
-        seen = {(line["deal"], line["unit"]): line["changed_us"] for line in self.trades()}
-        told = len(self._performer.happenings)
-        while True:
-            await trio.sleep(EVENTS_PAUSE_S)
-            for line in reversed(self.trades()):
-                name = (line["deal"], line["unit"])
-                if seen.get(name) != line["changed_us"]:
-                    seen[name] = line["changed_us"]
-                    yield {"kind": "trade", **line}
-            happenings = list(self._performer.happenings)
-            for happening in happenings[told:]:
-                yield happening
-            told = len(happenings)
+    def events(self, after: int | None = None) -> Listener:
+        """What happens from now on."""
+        return self._feed.listen(after)
+
+
+def _number(text: str) -> int | None:
+    """The number of an order or a mandate, as listings write it."""
+    if not 0 < len(text) <= _NUMBER_MAX_CHARS or not all(letter in "0123456789abcdef" for letter in text):
+        return None
+    return int(text, 16)

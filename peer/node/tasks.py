@@ -20,7 +20,7 @@ from peer.core.events import (
     Fetched,
     FetchFailed,
 )
-from peer.workers.pool import WorkerPool
+from peer.node.registry import Worker
 from wire.cipher import DoesNotOpen, decrypt, encrypt
 from wire.errors import BitwrkError, Refused
 
@@ -30,13 +30,15 @@ Tell = Callable[[Any], Awaitable[None]]
 class UnitTasks:
     """At most one task per unit at a time; ``stop`` ends it without an answer."""
 
-    def __init__(self, nursery: trio.Nursery, store: Store, content: ContentService, tell: Tell) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, store: Store, content: ContentService, workers: dict[str, Worker], tell: Tell
+    ) -> None:
         self._nursery = nursery
         self._store = store
         self._content = content
         self._tell = tell
         self._running: dict[bytes, trio.CancelScope] = {}
-        self.pools: dict[str, WorkerPool] = {}
+        self._workers = workers
 
     def start(self, effect: Fetch | Compute | Encrypt | Decrypt) -> None:
         """Begin the effect; a task that runs for the same unit is ended first."""
@@ -98,7 +100,7 @@ class UnitTasks:
         return content
 
     async def _compute(self, effect: Compute) -> Computed:
-        pool = self.pools.get(effect.worker)
+        pool = self._workers.get(effect.worker)
         if pool is None:
             raise Refused("no-worker", f"no worker called {effect.worker!r} is running here")
         result = await pool.run(await self._store.read(effect.work), time_s=effect.time_s)

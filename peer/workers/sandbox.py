@@ -87,7 +87,16 @@ def sandboxed(
         line = [bwrap, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         # These two capabilities are what the first program inside needs to become that user, and are gone once it has.
         line += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-        inside += [_tool("setpriv", "it is part of util-linux"), "--reuid", own, "--regid", own, "--clear-groups", "--inh-caps=-all", "--"]
+        inside += [
+            _tool("setpriv", "it is part of util-linux"),
+            "--reuid",
+            own,
+            "--regid",
+            own,
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--",
+        ]
     else:
         line = [bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
         line += ["--uid", str(_NOBODY), "--gid", str(_NOBODY)]

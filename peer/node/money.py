@@ -1,0 +1,46 @@
+"""The chain a node settles on, as its settings name it, and the wallet there."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from escrow.shell.core_rpc import CoreChain
+from escrow.shell.kernel import KernelChain
+from escrow.shell.wallet import KeyWallet
+from escrow.shell.watcher import Watcher
+from peer.config import Settings
+from peer.home import Home
+from wire.errors import LocalFault
+from wire.keys import SecretKey
+from wire.ports import Chain, Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """The chain we settle on and our wallet there."""
+
+    chain: Chain
+    wallet: KeyWallet
+    watcher: Watcher
+    instance: bytes
+    shared: bool
+
+
+@asynccontextmanager
+async def open_money(settings: Settings, home: Home, key: SecretKey, journal: Journal) -> AsyncIterator[Money | None]:
+    """The chain that the settings name, or None."""
+    choice = settings.chain
+    if settings.network.real_money and not settings.allow_mainnet:
+        raise LocalFault("mainnet", "real money needs allow_mainnet = true and a cap in the settings")
+    if choice.kind == "none":
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        chain: KernelChain | CoreChain
+        if choice.kind == "kernel":
+            chain = await stack.enter_async_context(KernelChain.open(home.folder / "chain", settings.network))
+        else:
+            chain = await stack.enter_async_context(CoreChain.open(choice.url, settings.network))
+        instance = await chain.instance()
+        wallet = await KeyWallet.open(key, chain, journal, settings.network)
+        yield Money(chain=chain, wallet=wallet, watcher=Watcher(chain), instance=instance, shared=choice.kind == "core")
