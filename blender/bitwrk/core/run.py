@@ -92,15 +92,25 @@ class Run:
             index = self.frame.next_waiting(now)
             if index is None:
                 return
-            if not self.budget.open(index, self._order.price_msat):
-                if not self._purchases and not self.frame.count(State.ORDERED):
-                    self.frame.give_up(self._too_little())
+            if not self._affords(index):
                 return
             self.frame.order(index)
             purchase = self._purchases[index] = Purchase()
             thread = threading.Thread(target=self._buy, args=(index, purchase), name="tile-%d" % index, daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _affords(self, index: int) -> bool:
+        """Reserve the bid of one more order. With none in flight, what the node says now is the last word."""
+        if self.budget.open(index, self._order.price_msat):
+            return True
+        if self._purchases:
+            return False
+        self._look_at_trades(self._clock())
+        if self.budget.open(index, self._order.price_msat):
+            return True
+        self.frame.give_up(self._too_little())
+        return False
 
     def _too_little(self) -> str:
         left = self.frame.count(State.WAITING)
