@@ -36,6 +36,9 @@ ChainOption = Annotated[
 LogLevelOption = Annotated[
     str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info (the default), warning or error.")
 ]
+LogFormatOption = Annotated[
+    str | None, typer.Option("--log-format", metavar="FORMAT", help="text (the default), or json: one object a line.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
@@ -47,6 +50,7 @@ def settings_from(
     network: str | None,
     chain: str | None,
     log_level: str | None,
+    log_format: str | None,
 ) -> Settings:
     """The settings of the chosen home, overridden by what the command line says. Raises ``LocalFault``."""
     said = {
@@ -56,6 +60,7 @@ def settings_from(
         "network": network,
         "chain": chain,
         "log_level": log_level,
+        "log_format": log_format,
     }
     return load_settings(home_folder(home), said)
 

@@ -12,6 +12,7 @@ from peer.cli.options import (
     ChainOption,
     HomeOption,
     ListenOption,
+    LogFormatOption,
     LogLevelOption,
     NetworkOption,
     amount,
@@ -40,9 +41,10 @@ def node(
     network: NetworkOption = None,
     chain: ChainOption = None,
     log_level: LogLevelOption = None,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Run a node until it is stopped. It buys for local programs and helps the network; it sells nothing."""
-    _run(settings_from(home, api_port, listen, bootstrap, network, chain, log_level), ())
+    _run(settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format), ())
 
 
 def sell(
@@ -61,12 +63,13 @@ def sell(
     network: NetworkOption = None,
     chain: ChainOption = None,
     log_level: LogLevelOption = None,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Run a node that sells the work of this machine until it is stopped."""
     if article is not None and not 0 < len(article) <= ARTICLE_MAX_CHARS:
         raise typer.BadParameter(f"an article has 1 to {ARTICLE_MAX_CHARS} characters", param_hint="--article")
     offer = Offer(worker=worker, article=article, ask_msat=amount("--ask", ask), slots=slots)
-    _run(settings_from(home, api_port, listen, bootstrap, network, chain, log_level), (offer,))
+    _run(settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format), (offer,))
 
 
 def devchain(

@@ -1,8 +1,12 @@
 """The chain a node settles on, as its settings name it, and the wallet there."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
+
+import trio
 
 from escrow.shell.core_rpc import CoreChain
 from escrow.shell.kernel import KernelChain
@@ -12,7 +16,11 @@ from peer.config import Settings
 from peer.home import Home
 from wire.errors import LocalFault
 from wire.keys import SecretKey
-from wire.ports import Chain, Journal
+from wire.ports import Chain, ChainFault, Journal
+
+_LOG: Final = logging.getLogger("bitwrk.money")
+CHAIN_ATTEMPTS: Final = 15
+CHAIN_PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,17 @@ async def open_money(settings: Settings, home: Home, key: SecretKey, journal: Jo
             chain = await stack.enter_async_context(KernelChain.open(home.folder / "chain", settings.network))
         else:
             chain = await stack.enter_async_context(CoreChain.open(choice.url, settings.network))
-        instance = await chain.instance()
+        instance = await _instance(chain)
         wallet = await KeyWallet.open(key, chain, journal, settings.network)
         yield Money(chain=chain, wallet=wallet, watcher=Watcher(chain), instance=instance, shared=choice.kind == "core")
+
+
+async def _instance(chain: Chain) -> bytes:
+    """The chain's name; one that has only just been started is given a moment."""
+    for _ in range(CHAIN_ATTEMPTS):
+        try:
+            return await chain.instance()
+        except ChainFault as fault:
+            _LOG.warning("waiting for the chain: %s", fault.sentence)
+            await trio.sleep(CHAIN_PAUSE_S)
+    return await chain.instance()

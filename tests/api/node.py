@@ -23,6 +23,8 @@ class FakeNode:
         self.hold = False
         self.broken = False
         self.watched: list[str] = []
+        self.mandated: list[bool] = []
+        self.asked: list[tuple[object, ...]] = []
         self.gate = trio.Event()
         self.waiting = trio.Event()
         self.cancelled = trio.Event()
@@ -52,8 +54,9 @@ class FakeNode:
         self.files[name] = bytes(whole)
         return name
 
-    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
+    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool) -> str:
         self.bought.append((article, work, bid_msat, wait_s))
+        self.mandated.append(mandated)
         self.waiting.set()
         if self.refusal is not None:
             raise self.refusal
@@ -116,7 +119,45 @@ class FakeNode:
         self.closed_for.append(reason)
         return [{"channel": 1, "reason": reason}]
 
-    async def events(self) -> AsyncIterator[Json]:
+    async def _ask(self, *what: object) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append(what)
+
+    async def place_buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
+        await self._ask("buy", article, work, bid_msat, wait_s)
+        return "a1"
+
+    async def place_sell(self, article: str, worker: str, *, ask_msat: int, slots: int) -> str:
+        await self._ask("sell", article, worker, ask_msat, slots)
+        return "a2"
+
+    async def cancel_order(self, order: str) -> None:
+        await self._ask("cancel", order)
+
+    async def grant(self, side: str, article: str, *, price_msat: int, trades: int | None, minutes: int | None) -> Json:
+        await self._ask("grant", side, article, price_msat, trades, minutes)
+        return {"id": "b1"}
+
+    async def revoke(self, mandate: str) -> None:
+        await self._ask("revoke", mandate)
+
+    async def register_worker(self, name: str, article: str, push_url: str) -> Json:
+        await self._ask("register", name, article, push_url)
+        return {"name": name}
+
+    async def unregister_worker(self, name: str) -> None:
+        await self._ask("unregister", name)
+
+    def mandates(self) -> list[Json]:
+        return [{"mandate": 1}]
+
+    def metrics(self) -> bytes:
+        return b"# HELP bitwrk_peers Connected nodes.\n# TYPE bitwrk_peers gauge\nbitwrk_peers 1.0\n"
+
+    async def events(self, after: int | None = None) -> AsyncIterator[Json]:
+        self.asked.append(("events", after))
         try:
             async for event in self.happenings:
                 yield event

@@ -86,7 +86,7 @@ def test_every_option_is_in_the_reference_and_no_other() -> None:
 
 def test_every_setting_is_in_the_reference_with_its_option_and_no_other() -> None:
     rows = re.findall(
-        r"^\| `([a-z_]+)` \| (?:`(--[a-z-]+)`|–) \|", page("configuration.md").partition("## The home")[0], re.MULTILINE
+        r"^\| `([a-z_]+)` \| (?:`(--[a-z-]+)`|–) \|", page("configuration.md").partition("## Offers")[0], re.MULTILINE
     )
     assert {(name, option or None) for name, option in rows} == {(setting.name, setting.option) for setting in TABLE}
 
