@@ -8,8 +8,10 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check insta
 RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
 
-.PHONY: demo test check lint types floors format pins bench clean
+.PHONY: install demo test check lint types floors format pins bench clean
 .DELETE_ON_ERROR:
+
+install: $(RUNTIME)
 
 demo: $(RUNTIME)
 	$(BIN)/bitwrk demo $(DEMO)

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from peer.cli import asking, key, running
+from peer.cli import asking, key, running, trying
 from peer.config import VERSION
 from wire.errors import InvariantBroken, named_in
 
@@ -50,6 +50,12 @@ def _make_app() -> typer.Typer:
     keys.command("export")(key.key_export)
     app.add_typer(keys, name="key")
     app.command()(running.devchain)
+    app.command()(trying.faucet)
+    app.command()(trying.address)
+    samples = typer.Typer(help="A small picture to try the market with.", no_args_is_help=True, rich_markup_mode=None)
+    samples.command("work")(trying.sample_work)
+    samples.command("picture")(trying.sample_picture)
+    app.add_typer(samples, name="sample")
     app.command()(running.demo)
     return app
 
