@@ -55,8 +55,55 @@ class LocalNode:
         self._http.close()
 
     def read(self, what: str) -> Any:
-        """What ``GET /v1/<what>`` says: status, account, orders, trades, channels, peers, workers or books."""
+        """What ``GET /v1/<what>`` says: status, account, orders, trades, channels, peers, workers, books or mandates."""
         return self._json("GET", f"/v1/{what}")
+
+    def store(self, content: Iterable[bytes]) -> str:
+        """Keep a content in the node's store and return its id."""
+        request = self._http.build_request(
+            "POST",
+            "/v1/files",
+            content=iter(content),
+            headers={"content-type": "application/octet-stream"},
+            timeout=httpx.Timeout(None, connect=_CONNECT_S),
+        )
+        return str(self._sent(request)["id"])
+
+    def place_buy(self, article: str, work: str, *, price: str | None = None, wait_s: float | None = None) -> str:
+        """Begin to have the stored content ``work`` done for at most ``price`` (None: for nothing); returns the order's id."""
+        body: dict[str, Any] = {"side": "buy", "article": article, "work": work, "price": price}
+        if wait_s is not None:
+            body["wait"] = wait_s
+        return str(self._json("POST", "/v1/orders", body=body)["id"])
+
+    def place_sell(self, article: str, worker: str, *, price: str | None = None, slots: int = 1) -> str:
+        """Sell what a worker of the node does at ``price`` a unit (None: for nothing); returns the order's id."""
+        body = {"side": "sell", "article": article, "worker": worker, "price": price, "slots": slots}
+        return str(self._json("POST", "/v1/orders", body=body)["id"])
+
+    def cancel_order(self, order: str) -> Any:
+        """Withdraw an order by its id."""
+        return self._json("DELETE", "/v1/orders/" + quote(order, safe=""))
+
+    def grant(
+        self, side: str, article: str, price: str, *, trades: int | None = None, minutes: int | None = None
+    ) -> dict[str, Any]:
+        """Allow trades without being asked; returns the mandate."""
+        body = {"side": side, "article": article, "price": price, "trades": trades, "minutes": minutes}
+        granted: dict[str, Any] = self._json("POST", "/v1/mandates", body=body)
+        return granted
+
+    def revoke(self, mandate: str) -> Any:
+        """End a mandate by its id."""
+        return self._json("DELETE", "/v1/mandates/" + quote(mandate, safe=""))
+
+    def register_worker(self, name: str, article: str, push_url: str) -> Any:
+        """Let the node give work to a worker that listens at ``push_url``, or tell it that the worker is idle again."""
+        return self._json("POST", "/v1/workers", body={"id": name, "article": article, "pushurl": push_url})
+
+    def unregister_worker(self, name: str) -> Any:
+        """Let the node forget a worker."""
+        return self._json("DELETE", "/v1/workers/" + quote(name, safe=""))
 
     def close_channels(self, reason: str) -> Any:
         """Have every channel closed on chain; returns those that were asked to close."""
@@ -98,16 +145,21 @@ class LocalNode:
                 written += len(piece)
         return written
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """What happens from now on, until the node stops."""
-        request = self._http.build_request("GET", "/v1/events", timeout=httpx.Timeout(None, connect=_CONNECT_S))
+    def events(self, after: int | None = None) -> Iterator[dict[str, Any]]:
+        """What happens from now on, or after the event with the id ``after``, until the node stops."""
+        headers = {} if after is None else {"last-event-id": str(after)}
+        timeout = httpx.Timeout(None, connect=_CONNECT_S)
+        request = self._http.build_request("GET", "/v1/events", headers=headers, timeout=timeout)
         with self._answer(request) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
 
-    def _json(self, method: str, path: str, params: dict[str, str] | None = None) -> Any:
-        with self._answer(self._http.build_request(method, path, params=params)) as answer:
+    def _json(self, method: str, path: str, params: dict[str, str] | None = None, body: dict[str, Any] | None = None) -> Any:
+        return self._sent(self._http.build_request(method, path, params=params, json=body))
+
+    def _sent(self, request: httpx.Request) -> Any:
+        with self._answer(request) as answer:
             answer.read()
             try:
                 return answer.json()

@@ -11,7 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from peer.cli import asking, key, running, trying
+from peer.cli import asking, dashboard, key, running, trying
+from peer.cli.doctor import doctor
+from peer.cli.market import add_market
 from peer.config import VERSION
 from wire.errors import InvariantBroken, named_in
 
@@ -44,6 +46,9 @@ def _make_app() -> typer.Typer:
     for name, purpose, none in asking.LISTINGS:
         app.command(name)(asking.listing(name, purpose, none))
     app.command()(asking.close)
+    app.command()(dashboard.tui)
+    add_market(app)
+    app.command()(doctor)
     keys = typer.Typer(help="The key of this home: show, import, export.", no_args_is_help=True, rich_markup_mode=None)
     keys.command("show")(key.key_show)
     keys.command("import")(key.key_import)

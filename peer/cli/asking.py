@@ -16,7 +16,6 @@ _PIECE_BYTES: Final = 1 << 16
 # Each of these is a command that shows one list or object of the node: its name, its help, and what an empty list means.
 LISTINGS: Final = (
     ("status", "How the node is.", ""),
-    ("orders", "Own orders in the books.", "no orders"),
     ("trades", "Trades, open and finished.", "no trades"),
     ("channels", "Escrow channels.", "no channels"),
     ("peers", "Connected nodes.", "no peers"),

@@ -1,6 +1,5 @@
 """Commands that run something until it is stopped: a node, a seller, a development chain, the demonstration."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -18,16 +17,16 @@ from peer.cli.options import (
     amount,
     settings_from,
 )
-from peer.config import DemoOptions, Offer, Settings, home_folder
-from wire.limits import ARTICLE_MAX_CHARS, WORKERS_MAX
+from peer.cli.words import set_up_logging
+from peer.config import DemoOptions, Offer, Settings, check_offer, home_folder
+from wire.errors import Refused
+from wire.limits import WORKERS_MAX
 
 _DEVCHAIN_PORT = 18_443
 
 
 def _run(settings: Settings, offers: tuple[Offer, ...]) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
-    )
+    set_up_logging(settings.log_level, settings.log_format)
     from peer.node.run import run_node
 
     run_node(settings, offers)
@@ -48,13 +47,30 @@ def node(
 
 
 def sell(
-    worker: Annotated[str, typer.Option("--worker", metavar="NAME", help="What does the work: rays or echo.")],
-    ask: Annotated[
-        str, typer.Option("--ask", metavar="AMOUNT", help="Price of one unit, for example 'uBTC 26'; 'sat 0' is free.")
-    ],
-    slots: Annotated[int, typer.Option("--slots", min=1, max=WORKERS_MAX, help="How many units to work on at once.")] = 1,
+    worker: Annotated[
+        str | None, typer.Option("--worker", metavar="NAME", help="What does the work: rays, blender, or echo for tests.")
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--command", metavar="TEMPLATE", help="A program that does the work in a sandbox, such as 'prog {in} {out}'."
+        ),
+    ] = None,
     article: Annotated[
         str | None, typer.Option("--article", metavar="ARTICLE", help="Article to serve, if not the worker's own.")
+    ] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(
+            "--ask", metavar="AMOUNT", help="Price of one unit, such as 'uBTC 26'; 'sat 0' is free. Without it: mandates."
+        ),
+    ] = None,
+    slots: Annotated[int, typer.Option("--slots", min=1, max=WORKERS_MAX, help="How many units to work on at once.")] = 1,
+    blender: Annotated[
+        Path | None, typer.Option("--blender", metavar="PATH", help="The Blender to use, or a Python with the module bpy.")
+    ] = None,
+    share: Annotated[
+        list[Path] | None, typer.Option("--share", metavar="DIR", help="A folder that the command may read.")
     ] = None,
     home: HomeOption = None,
     api_port: ApiPortOption = None,
@@ -65,11 +81,27 @@ def sell(
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = None,
 ) -> None:
-    """Run a node that sells the work of this machine until it is stopped."""
-    if article is not None and not 0 < len(article) <= ARTICLE_MAX_CHARS:
-        raise typer.BadParameter(f"an article has 1 to {ARTICLE_MAX_CHARS} characters", param_hint="--article")
-    offer = Offer(worker=worker, article=article, ask_msat=amount("--ask", ask), slots=slots)
-    _run(settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format), (offer,))
+    """Run a node that sells the work of this machine until it is stopped. Without a worker it sells what config.toml says."""
+    offer = None
+    if worker is not None or command is not None:
+        given = Offer(
+            worker=worker,
+            command=command,
+            article=article,
+            ask_msat=None if ask is None else amount("--ask", ask),
+            slots=slots,
+            blender=blender,
+            share=tuple(share or ()),
+        )
+        try:
+            offer = check_offer(given)
+        except Refused as refused:
+            raise typer.BadParameter(refused.sentence) from None
+    settings = settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format)
+    offers = (offer,) if offer is not None else settings.sell
+    if not offers:
+        raise typer.BadParameter("name a --worker or a --command, or write offers into config.toml")
+    _run(settings, offers)
 
 
 def devchain(
