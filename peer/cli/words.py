@@ -63,3 +63,5 @@ def set_up_logging(level: str, form: str) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # It would tell every question to the chain, with the password in its address.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
