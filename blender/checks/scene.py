@@ -2,11 +2,13 @@
 """Run inside Blender: make the scene of the tests and save it. Arguments: folder, width, height, samples."""
 
 import array
+import math
 import os
 import random
 import sys
 
 import bpy
+import mathutils
 
 folder, width, height, samples = sys.argv[sys.argv.index("--") + 1 :][:4]
 dice = random.Random(7)
@@ -63,7 +65,8 @@ looks = [
     material("blue", None, 0.2, 0.0, (0.1, 0.2, 0.8)),
 ]
 for number in range(9):
-    place = (dice.uniform(-3, 3), dice.uniform(-3, 3), 0.6)
+    turn = 2 * math.pi * number / 9
+    place = (2.7 * math.cos(turn), 2.7 * math.sin(turn), 0.6)
     bpy.ops.mesh.primitive_uv_sphere_add(segments=48, ring_count=24, radius=0.6, location=place)
     ball = bpy.context.object
     bpy.ops.object.shade_smooth()
@@ -72,16 +75,17 @@ for number in range(9):
     ball.keyframe_insert("rotation_euler", frame=1)
     ball.rotation_euler = (1, 0.5, 2)
     ball.keyframe_insert("rotation_euler", frame=24)
-bpy.ops.mesh.primitive_monkey_add(size=1.6, location=(0, 0, 1.9))
+bpy.ops.mesh.primitive_monkey_add(size=2.4, location=(0, 0, 1.15), rotation=(-0.5, 0, 0.6))
 monkey = bpy.context.object
 monkey.data.materials.append(looks[0])
 monkey.modifiers.new("smooth", "SUBSURF").render_levels = 2
 bpy.ops.object.light_add(type="SUN", rotation=(0.6, 0.2, 0.4))
-bpy.context.object.data.energy = 2.5
+bpy.context.object.data.energy = 1.8
 bpy.ops.object.light_add(type="AREA", location=(-4, -3, 5), rotation=(0.6, -0.6, 0))
-bpy.context.object.data.energy = 300
-bpy.ops.object.camera_add(location=(7, -7, 5), rotation=(1.1, 0, 0.785))
+bpy.context.object.data.energy = 140
+bpy.ops.object.camera_add(location=(5.6, -6.6, 4.6))
 scene.camera = bpy.context.object
+scene.camera.rotation_euler = (mathutils.Vector((0, 0, 0.75)) - scene.camera.location).to_track_quat("-Z", "Y").to_euler()
 world = scene.world = bpy.data.worlds.new("sky")
 world.use_nodes = True
 world.node_tree.nodes["Background"].inputs[0].default_value = (0.3, 0.5, 0.8, 1)

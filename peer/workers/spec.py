@@ -67,23 +67,11 @@ def _module(name: str) -> tuple[str, ...]:
 
 
 def built_in(name: str, article: str | None = None) -> WorkerSpec:
-    """The built-in worker called ``name``, serving ``article`` or its usual one. Raises ``Refused`` with the names there are.
-
-    ``blender:PATH`` renders tiles with the Blender at PATH, ``command:LINE`` runs LINE for every work of ``article``.
-    """
+    """The built-in worker called ``name``, serving ``article`` or its usual one. Raises ``Refused`` with the names there are."""
     if name == "rays":
         return WorkerSpec(name=name, article=article or RAYS_ARTICLE, command=_module("peer.workers.rays"))
     if name == "echo":
         return WorkerSpec(name=name, article=article or ECHO_ARTICLE, command=_module("peer.workers.echo"))
-    kind, _, what = name.partition(":")
-    if kind == "blender" and what:
-        from peer.workers.blender.spec import blender_worker
-
-        return blender_worker(what, article=article)
-    if kind == "command" and what and article:
-        from peer.workers.command import command_worker
-
-        return command_worker(what, article)
     raise Refused("unknown-worker", f"there is no worker {name!r}; choose one of {', '.join(BUILT_IN)}")
 
 

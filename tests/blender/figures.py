@@ -23,9 +23,8 @@ from peer.workers.blender.work import read_result
 from tests.blender.real import BID_MSAT, ROOT, Blender, open_market
 
 SIZE = (480, 270)
-SAMPLES = 96
+SAMPLES = 160
 TILES = 24
-COLOURS = 96  # of the written picture, so that it stays small
 FRAME = 3
 
 
@@ -49,8 +48,7 @@ def save(ground: npt.NDArray[np.float32], path: Path) -> None:
     """As a screen shows it."""
     light = np.clip(ground, 0, 1)
     shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.power(light, 1 / 2.4) - 0.055)
-    picture = Image.fromarray((shown * 255 + 0.5).astype(np.uint8))
-    picture.quantize(COLOURS).save(path, optimize=True)
+    Image.fromarray((shown * 255 + 0.5).astype(np.uint8)).save(path, optimize=True)
 
 
 def buy(home: Path, scene: Path, article: str, folder: Path) -> None:
@@ -81,7 +79,9 @@ async def main(program: str, folder: Path) -> None:
         packed = scene.with_name("packed.blend")
         line = [program] if blender.is_module else [program, "--background", "--factory-startup", "-noaudio", "--python"]
         script = str(ROOT / "blender/bitwrk/packer.py")
-        subprocess.run([*line, script, "--", str(scene), str(packed)], check=True, capture_output=True)
+        subprocess.run(  # noqa: ASYNC221 - nothing else is going on
+            [*line, script, "--", str(scene), str(packed)], check=True, capture_output=True
+        )
         async with open_market(Path(place) / "nodes", blender) as market:
             article = (await market.sellers[0].get(market.client, "orders"))[0]["article"]
             await trio.to_thread.run_sync(buy, market.buyer.home, packed, article, folder)

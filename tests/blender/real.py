@@ -97,7 +97,7 @@ async def open_market(folder: Path, blender: Blender) -> AsyncIterator[Market]:
         await cluster.chain.ready(client)
         sellers: list[Node] = []
         for name in ("ada", "bert"):
-            command = ("sell", "--worker", f"blender:{blender.program}", "--ask", ASK, "--slots", "1")
+            command = ("sell", "--worker", "blender", "--blender", blender.program, "--ask", ASK, "--slots", "1")
             seller = cluster.node(name, command, sellers[0].address if sellers else None)
             seller.program.start()
             await seller.ready(client)

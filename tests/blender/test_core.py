@@ -154,6 +154,12 @@ def test_only_the_end_differs_between_tiles() -> None:
     assert read_work(work.head(shown) + bytes(1_000) + one).scene == bytes(1_000)
 
 
+def test_the_vector_of_the_specification() -> None:
+    shown = work.Picture(12, "S", "L", 64, 48, -1)
+    data = work.head(shown) + b"BLENDER-v405" + work.tail(shown, tiling.Tile(8, 0, 16, 300))
+    assert data.hex() in (ROOT / "docs/spec/blender.md").read_text().replace(" ", "")
+
+
 # --- images ---------------------------------------------------------------------------------------------------------------
 SHOWN = work.Picture(1_000, "Scene", "View Layer", 64, 48, 3)
 TILE = tiling.Tile(10, 20, 33, 21)

@@ -21,6 +21,7 @@ from peer.workers.pool import open_pool
 from peer.workers.sandbox import check_sandbox
 from tests.blender.real import ASK, BID_MSAT, Blender, open_market
 from wire.canon import pack
+from wire.errors import Refused
 from wire.limits import BLENDER_MEMORY_DEFAULT_BYTES
 from wire.money import parse_msat
 
@@ -126,6 +127,11 @@ def work(path: Path, **change: Any) -> bytes:
 async def test_tiles_and_repetitions_are_the_same_to_the_bit(blender: Blender, scene: Path) -> None:
     one, two = (blender_worker(blender.program, threads=threads) for threads in (1, 2))
     assert one.article.startswith("net.bitwrk/blender/1/")
+    larger = one.article.replace("/2G", "/8G")
+    assert blender_worker(blender.program, article=larger).article == larger
+    with pytest.raises(Refused) as caught:
+        blender_worker(blender.program, article="net.bitwrk/blender/1/2.83/2G")
+    assert caught.value.code == "wrong-version"
     async with open_pool(one, 1) as pool, open_pool(two, 1) as other:
         asked = work(scene, left=13, top=7, width=29, height=31)
         first = await pool.run(asked, time_s=120)

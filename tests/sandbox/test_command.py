@@ -7,7 +7,7 @@ import pytest
 from peer.workers import sandbox
 from peer.workers.command import command_worker
 from peer.workers.pool import WorkFailed, open_pool
-from peer.workers.spec import WorkerSpec, built_in
+from peer.workers.spec import WorkerSpec
 from wire.errors import LocalFault, Refused
 
 pytestmark = pytest.mark.sandbox
@@ -94,12 +94,3 @@ def test_no_sandbox_no_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     with pytest.raises(LocalFault) as caught:
         command_worker("cat", "test")
     assert caught.value.code == "no-sandbox"
-
-
-def test_by_name() -> None:
-    spec = built_in("command:cat {in}", "org.example/cat/1")
-    assert (spec.name, spec.article, spec.sandboxed) == ("command-cat", "org.example/cat/1", True)
-    for name, article in (("command:cat", None), ("command:", "x")):
-        with pytest.raises(Refused) as caught:
-            built_in(name, article)
-        assert caught.value.code == "unknown-worker"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from peer.workers.blender.keeper import Facts, Setup, start
-from peer.workers.blender.work import CLASSES, article_of
+from peer.workers.blender.work import ARTICLE_ROOT, CLASSES, article_of
 from peer.workers.sandbox import check_sandbox
 from peer.workers.spec import WorkerSpec
 from wire.canon import pack
@@ -86,8 +86,13 @@ def blender_worker(
 ) -> WorkerSpec:
     """The worker that renders with ``blender``. Starts it once to see that it runs and which version it is.
 
+    An ``article`` of ours says the cost class with its last word, and has to be of this version.
+
     Raises ``LocalFault`` when there is no sandbox or Blender does not start, ``Refused`` for an unknown cost class.
     """
+    ours = article is not None and article.startswith(f"{ARTICLE_ROOT}/")
+    if ours and article is not None:
+        cost_class = article.rpartition("/")[2]
     if cost_class not in CLASSES:
         raise Refused("unknown-class", f"there is no cost class {cost_class!r}; choose one of {', '.join(CLASSES)}")
     check_sandbox()
@@ -100,9 +105,12 @@ def blender_worker(
         time_max_s=time_max_s,
     )
     facts = probe(setup)
+    own = article_of(facts.version, cost_class)
+    if ours and article != own:
+        raise Refused("wrong-version", f"{blender} is Blender {facts.version}, which sells {own} and not {article}")
     return WorkerSpec(
         name="blender",
-        article=article or article_of(facts.version, cost_class),
+        article=article or own,
         command=(sys.executable, "-I", "-B", "-m", "peer.workers.blender", pack(setup).hex()),
         time_max_s=time_max_s,
         # The keeper itself holds a work, its scene and a result at the same time.
