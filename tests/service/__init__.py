@@ -1,0 +1,1 @@
+"""The seller as a service: mandates, workers of others, figures, events, draining, restarts."""
