@@ -77,8 +77,8 @@ test-sandbox: $(TESTING) bubblewrap
 	BITWRK_REQUIRE_SANDBOX=1 $(BIN)/python -m pytest tests/sandbox $(TESTS)
 
 $(BPY)/.installed: requirements/blender.txt
-	test -x $(BPY)/bin/python || $(PYTHON) -m venv $(BPY)
-	$(BPY)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/blender.txt
+	test -x $(BPY)/bin/python || $(PYTHON) -m venv --without-pip $(BPY)
+	$(PYTHON) -m pip --python $(BPY)/bin/python --disable-pip-version-check install --quiet --require-hashes -r requirements/blender.txt
 	touch $@
 
 test-blender: $(TESTING) $(BPY)/.installed bubblewrap
