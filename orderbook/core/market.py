@@ -60,6 +60,9 @@ class Market:
         self._reconciler = Reconciler(self._books, self._neighbours, self._craft)
         self._next_epoch: int | None = None
         self._warmed = -1
+        self._advance_at = Instant(0)
+        self._waiting: set[PeerId] = set()
+        self._flush_at = Instant(0)
         self._out: list[MarketEffect] = []
         self._checks: list[CheckItem] = []
         self.skewed = False
@@ -125,13 +128,9 @@ class Market:
         """When ``Tick`` is due at the latest."""
         moments: list[Instant] = []
         if self._next_epoch is not None and (self._books or self._neighbours):
-            moments.append(after(self._clock.freeze(self._next_epoch), 1))
-            if self._warmed < self._next_epoch:
-                moments.append(self._warm_at(self._next_epoch))
-        for neighbour in self._neighbours.values():
-            flush = neighbour.flush_at() if neighbour.waits else None
-            if flush is not None:
-                moments.append(flush)
+            moments.append(self._advance_at)
+        if self._waiting:
+            moments.append(self._flush_at)
         reconcile = self._reconciler.next_due
         if reconcile is not None:
             moments.append(reconcile)
@@ -144,6 +143,15 @@ class Market:
         return Instant(self._clock.freeze(epoch) - self._clock.freeze_ms * MILLISECOND // 3)
 
     def _advance(self, now: Instant) -> None:
+        """Warm up before a freeze and clear after it; nothing is to be done before ``_advance_at``."""
+        if now < self._advance_at:
+            return
+        self._pass(now)
+        following = self._next_epoch or 0
+        warm = self._warmed < following
+        self._advance_at = self._warm_at(following) if warm else after(self._clock.freeze(following), 1)
+
+    def _pass(self, now: Instant) -> None:
         epoch = self._clock.epoch(now)
         if self._next_epoch is None:
             self._next_epoch = epoch if now <= self._clock.freeze(epoch) else epoch + 1
@@ -151,7 +159,7 @@ class Market:
             self._warmed = epoch
             for neighbour in self._neighbours.values():
                 neighbour.next_reconcile.update(dict.fromkeys(neighbour.next_reconcile, now))
-            self._reconciler.wake()
+            self._reconciler.sooner(now)
         if now <= self._clock.freeze(self._next_epoch):
             return
         due = epoch if now > self._clock.freeze(epoch) else epoch - 1
@@ -229,7 +237,7 @@ class Market:
             self._hello(peer, now)
             if book in neighbour.books:
                 neighbour.next_reconcile[book] = now
-        self._reconciler.wake()
+        self._reconciler.sooner(now)
 
     def _unfollow(self, book: bytes, now: Instant) -> None:
         left = self._books.pop(book, None)
@@ -318,7 +326,7 @@ class Market:
             if book in self._books:
                 neighbour.next_reconcile[book] = now
         neighbour.books = books
-        self._reconciler.wake()
+        self._reconciler.sooner(now)
         self._judge_clock()
 
     def _roots_in(self, neighbour: Neighbour, frame: Roots, now: Instant) -> None:
@@ -403,8 +411,16 @@ class Market:
         if pulled and heard.key_epoch < self._clock.epoch(now):
             return
         for _, neighbour in sorted(self._neighbours.items()):
-            if heard.book in neighbour.books and not neighbour.put(heard.id, heard.raw):
-                self._out.append(Count(code="outbox-full"))
+            if heard.book in neighbour.books:
+                self._put(neighbour, heard)
+
+    def _put(self, neighbour: Neighbour, heard: Heard) -> None:
+        if not neighbour.put(heard.id, heard.raw):
+            self._out.append(Count(code="outbox-full"))
+        at = neighbour.flush_at()
+        if at is not None:
+            self._flush_at = min(self._flush_at, at) if self._waiting else at
+            self._waiting.add(neighbour.peer)
 
     # --- reconciliation -------------------------------------------------------------------------------------
 
@@ -429,6 +445,17 @@ class Market:
         if self._checks:
             self._out.append(Check(items=tuple(self._checks)))
             self._checks = []
-        for peer in sorted(peer for peer, neighbour in self._neighbours.items() if neighbour.waits):
-            for frame in self._neighbours[peer].flush(now):
-                self._out.append(SendFrame(peer=peer, frame=frame))
+        if not self._waiting or now < self._flush_at:
+            return
+        moments: list[Instant] = []
+        for peer in sorted(self._waiting):
+            neighbour = self._neighbours.get(peer)
+            if neighbour is not None:
+                for frame in neighbour.flush(now):
+                    self._out.append(SendFrame(peer=peer, frame=frame))
+            at = None if neighbour is None else neighbour.flush_at()
+            if at is None:
+                self._waiting.discard(peer)
+            else:
+                moments.append(at)
+        self._flush_at = min(moments, default=self._flush_at)

@@ -81,11 +81,6 @@ class Neighbour:
         self._box_bytes += len(raw) + _FRAMING_BYTES
         return True
 
-    @property
-    def waits(self) -> bool:
-        """Whether anything waits to go to him."""
-        return bool(self._box)
-
     def flush_at(self) -> Instant | None:
         """When the next batch leaves: at once after a quiet window or when one is full, else when the window ends."""
         if not self._box:

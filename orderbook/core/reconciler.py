@@ -37,16 +37,17 @@ class Reconciler:
         """Nothing is due before this moment; None while nothing is planned at all."""
         return None if self._next == _NEVER else self._next
 
-    def wake(self) -> None:
-        """Somebody's next comparison was moved: look at all of them when asked next."""
-        self._next = Instant(0)
+    def sooner(self, at: Instant) -> None:
+        """Somebody's next comparison was moved to ``at``."""
+        self._next = min(self._next, at)
 
     def hasten(self, neighbour: Neighbour, book: bytes, now: Instant) -> None:
         """Compare soon, but not so soon after the last time that two books which cannot become equal keep us busy."""
         if book in neighbour.next_reconcile:
             last = neighbour.next_reconcile[book] - RECONCILE_INTERVAL_MS * MILLISECOND
-            neighbour.next_reconcile[book] = Instant(min(neighbour.next_reconcile[book], max(now, last + _HASTE_US)))
-            self.wake()
+            at = Instant(min(neighbour.next_reconcile[book], max(now, last + _HASTE_US)))
+            neighbour.next_reconcile[book] = at
+            self.sooner(at)
 
     def due(self, now: Instant) -> list[MarketEffect]:
         """Drop sessions that hang, begin those that are due."""
@@ -89,7 +90,7 @@ class Reconciler:
             return [Meet(peer=peer)]
         if book in neighbour.next_reconcile:
             neighbour.next_reconcile[book] = now
-            self.wake()
+            self.sooner(now)
         return []
 
     # --- frames ---------------------------------------------------------------------------------------------
@@ -114,8 +115,7 @@ class Reconciler:
         try:
             following = session.answered(message, now)
         except Misbehaved:
-            del neighbour.sessions[session.book]
-            self.wake()
+            self._drop(neighbour, session.book)
             raise
         return [] if following is None else [SendFrame(peer=neighbour.peer, frame=following)]
 
@@ -128,7 +128,12 @@ class Reconciler:
         """If the session is complete, end it; returns the epochs to be cleared again."""
         if neighbour.sessions.get(session.book) is not session or not session.complete():
             return []
-        del neighbour.sessions[session.book]
-        self.wake()
+        self._drop(neighbour, session.book)
         neighbour.reconciled.add(session.book)
         return sorted(session.epochs)
+
+    def _drop(self, neighbour: Neighbour, book: bytes) -> None:
+        """A session is over; the next one with this neighbour may be due before anything else."""
+        del neighbour.sessions[book]
+        if book in neighbour.next_reconcile:
+            self.sooner(neighbour.next_reconcile[book])
