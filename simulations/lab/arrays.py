@@ -19,7 +19,7 @@ from simulations.models.meshes import made
 _QUANTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
 
 
-def _quantile(values: NDArray[np.int64], percent: float) -> float:
+def _quantile(values: NDArray[np.int64] | NDArray[np.int32], percent: float) -> float:
     """A value that occurs: no interpolation, so that counts stay counts."""
     return float(np.percentile(values, percent, method="inverted_cdf"))
 

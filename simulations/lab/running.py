@@ -1,4 +1,6 @@
-"""Runs a scenario with a seed. Which code does it depends on the scenario's kind; heavy libraries are imported only here and below."""
+"""Runs a scenario with a seed. Which code does it depends on the scenario's kind; heavy libraries are imported only here and
+below.
+"""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""Scenario files: TOML whose tables are exactly the plans of the world or of a model, and the expectations a run is compared with.
+"""Scenario files: TOML whose tables are exactly the plans of the world or of a model, and the expectations a run is compared
+with.
 
     name = "smoke"
     kind = "world"                 # or "broadcast", "lookup"

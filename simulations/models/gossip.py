@@ -1,9 +1,9 @@
 """One broadcast over a mesh: when every node has the message, and what it costs. Whole microseconds.
 
-The model. A node that has a message whole spends ``processing_us`` on it and then sends it to all its neighbours but the one it came
-from. Its copies leave as parallel streams that share the uplink, so the last bit of each leaves after ``copies x size /
-uplink``. Every copy arrives after the link's delay. A node's downlink takes one copy's time. A node keeps the first copy that is
-complete. Lost copies do not arrive; nodes that are away neither receive nor send.
+The model. A node that has a message whole spends ``processing_us`` on it and then sends it to all its neighbours but the one it
+came from. Its copies leave as parallel streams that share the uplink, so the last bit of each leaves after ``copies x size /
+uplink``. Every copy arrives after the link's delay. A node's downlink takes one copy's time. A node keeps the first copy that
+is complete. Lost copies do not arrive; nodes that are away neither receive nor send.
 
 Arrival times are the least fixed point of "mine is the least of my neighbours' plus what the link costs", reached by relaxing
 only the nodes whose time has changed. ``exact`` does the same with a heap, for small meshes, to check the array form.

@@ -1,14 +1,16 @@
 """Iterative Kademlia look-ups over up to a million nodes, all look-ups of a batch at once.
 
 The model. Node ids are random 64-bit numbers, kept sorted; a k-bucket is then a range of that array, and the k members that a
-node keeps of it are spread over the range by a hash of (node, bucket, slot), so that no table is ever stored. A share ``stale`` of all
-nodes is gone but still stands in tables: a query to one times out. A share ``missing`` of the places in a bucket is empty.
+node keeps of it are spread over the range by a hash of (node, bucket, slot), so that no table is ever stored. A share ``stale``
+of all nodes is gone but still stands in tables: a query to one times out. A share ``missing`` of the places in a bucket is
+empty.
 
-A look-up keeps the ``width`` nearest candidates it has heard of, and up to ``alpha`` queries under way, always to the nearest that
-were not asked, among its k nearest. Answers come after a trip there and back, each with the k nearest to the target that the
-answering node's tables hold; a time-out frees the place of its query. So it is the quick that lead the way, not those with the
-fewest hops. It ends when the ``beta`` nearest candidates that are not silent have answered. The hop of a candidate is one more
-than that of the node that first named it; those in the searcher's own table are at hop 1. All look-ups of a batch take their next answer together.
+A look-up keeps the ``width`` nearest candidates it has heard of, and up to ``alpha`` queries under way, always to the nearest
+that were not asked, among its k nearest. Answers come after a trip there and back, each with the k nearest to the target that
+the answering node's tables hold; a time-out frees the place of its query. So it is the quick that lead the way, not those with
+the fewest hops. It ends when the ``beta`` nearest candidates that are not silent have answered. The hop of a candidate is one
+more than that of the node that first named it; those in the searcher's own table are at hop 1. All look-ups of a batch take
+their next answer together.
 
 Measured per look-up: the hop at which the last of the k nearest was named (0: the searcher knew them all), the deepest hop
 asked, queries, time-outs, time, and how many of the k nearest were found.
@@ -69,7 +71,8 @@ def _shared_bits(one: Ids, other: Ids) -> NDArray[np.int64]:
         clear = (rest >> np.uint64(_BITS - step)) == 0
         bits += np.where(clear, step, 0)
         rest = np.where(clear, rest << np.uint64(step), rest)
-    return bits + (rest == 0)
+    bits += rest == 0
+    return bits
 
 
 def _random_ids(count: int, rng: np.random.Generator) -> Ids:
@@ -141,10 +144,13 @@ class Network:
             drawn = _mix(
                 np.minimum(one, other).astype(np.uint64) * _GOLDEN + np.maximum(one, other).astype(np.uint64) + self._salt
             )
-        return 2 * (least + (drawn % np.uint64(most - least + 1)).astype(np.int64))
+        there: NDArray[np.int64] = least + (drawn % np.uint64(most - least + 1)).astype(np.int64)
+        return there * 2
 
     def nearest(self, targets: Ids) -> NDArray[np.int64]:
-        """Positions of the k nearest live nodes of each target: [n, k]. The smallest subtree around it that holds k has them all."""
+        """Positions of the k nearest live nodes of each target: [n, k]. The smallest subtree around it that holds k has them
+        all.
+        """
         k = self.rules.k
         live_ids = self.ids[self.live]
         best = np.empty((targets.size, k), dtype=np.int64)
@@ -218,7 +224,8 @@ class _Batch:
         self.asked[row, column] = _PENDING
         self.due_us[row, column] = self.now_us[row] + trip
         np.add.at(self.queries, row, 1)
-        return rows[going]
+        left: NDArray[np.int64] = rows[going]
+        return left
 
     def _receive(self, rows: NDArray[np.int64]) -> None:
         """The next answer or time-out of every look-up."""

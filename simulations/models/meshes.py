@@ -1,8 +1,8 @@
 """Random meshes as one array of neighbours: row i holds the neighbours of node i, -1 where there is none.
 
-``regular`` joins a node to the images and pre-images of itself under random permutations: every node has exactly ``degree`` links,
-up to the few that fall together. ``mesh`` gives every node links to random others until it has ``degree / 2`` of its own, so degrees
-vary as they do in a gossip mesh.
+``regular`` joins a node to the images and pre-images of itself under random permutations: every node has exactly ``degree``
+links, up to the few that fall together. ``mesh`` gives every node links to random others until it has ``degree / 2`` of its
+own, so degrees vary as they do in a gossip mesh.
 """
 
 from typing import Final

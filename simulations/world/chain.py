@@ -1,4 +1,5 @@
-"""A chain in one object: blocks at a fixed pace, a mempool, outputs and who spends them. No scripts are run; amounts are conserved.
+"""A chain in one object: blocks at a fixed pace, a mempool, outputs and who spends them. No scripts are run; amounts are
+conserved.
 
 What a real chain would refuse for other reasons than scripts is refused here too: unknown and spent inputs, outputs worth more
 than the inputs, lock times that have not come, relative locks that are not yet over, and a rival that pays no more.

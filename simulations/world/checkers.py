@@ -1,7 +1,8 @@
 """What must hold at every moment, checked on every row that a host keeps. A broken rule ends the run with the seed to repeat it.
 
-Signatures: an honest host signs an order away in one epoch only and each unit of it once (I12), at a price that both orders allow, and
-never more units than an order has. Every signature is a row of the journal before it leaves, so the rows are all there is to see.
+Signatures: an honest host signs an order away in one epoch only and each unit of it once (I12), at a price that both orders
+allow, and never more units than an order has. Every signature is a row of the journal before it leaves, so the rows are all
+there is to see.
 """
 
 from collections.abc import Mapping
@@ -102,16 +103,16 @@ class Views:
         """(book, epoch, views, different roots), ascending."""
         return [(name, epoch, sum(seen.values()), len(seen)) for (name, epoch), seen in sorted(self._roots.items())]
 
-    def check_end(self, alive: frozenset[int]) -> None:
-        """After the quiet time all who are up and cleared the last epoch of a book have one root."""
+    def check_end(self, alive: frozenset[int], island: Mapping[int, int]) -> None:
+        """After the quiet time all who are up, joined with each other, and cleared the last epoch of a book have one root."""
         latest: dict[bytes, int] = {}
         for (book, number), (epoch, _) in self.last.items():
             if number in alive:
                 latest[book] = max(latest.get(book, 0), epoch)
-        roots: dict[bytes, set[bytes]] = {}
+        roots: dict[tuple[bytes, int], set[bytes]] = {}
         for (book, number), (epoch, root) in self.last.items():
             if number in alive and epoch == latest[book]:
-                roots.setdefault(book, set()).add(root)
-        for book, seen in sorted(roots.items()):
+                roots.setdefault((book, island[number]), set()).add(root)
+        for (book, _), seen in sorted(roots.items()):
             if len(seen) > 1:
                 raise broken("books-differ", f"book {book.hex()[:12]} has {len(seen)} roots after the quiet time")

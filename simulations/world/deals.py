@@ -1,4 +1,6 @@
-"""Buyers and sellers in a world of whole brains: jobs come at random, units are computed, paid and delivered, or refused with a reason."""
+"""Buyers and sellers in a world of whole brains: jobs come at random, units are computed, paid and delivered, or refused with a
+reason.
+"""
 
 from collections import Counter
 from random import Random

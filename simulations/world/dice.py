@@ -15,4 +15,4 @@ def secret(seed: int, *names: object) -> bytes:
 
 def dice(seed: int, *names: object) -> Random:
     """A generator for one purpose of one run."""
-    return Random(int.from_bytes(secret(seed, *names), "big"))
+    return Random(int.from_bytes(secret(seed, *names), "big"))  # noqa: S311 - to be repeated is what it is for

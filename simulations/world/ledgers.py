@@ -1,12 +1,13 @@
 """The checker of money and units: every row about deals, units, channels and payments that a host keeps.
 
-- a unit is paid at most once, at its deal's price, through one channel; a finished one exactly once, with a key that opens its lock;
+- a unit is paid at most once, at its deal's price, through one channel; a finished one exactly once, with its key;
 - a channel's balance is the sum of its payments, never above its capacity, and never falls;
 - an ended channel has paid out what it held, no more and no less, and both ends say the same;
 - a unit's phase moves along the table of ``peer.core.deal`` alone.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 from escrow.core.state import CHANNEL_TABLE, LOCK_TABLE, ChannelRow, Ending, PastLock, Role
@@ -34,9 +35,10 @@ _LATER: Final = _reachable()
 
 
 class Ledgers:
-    """What all honest hosts have kept so far."""
+    """What all honest hosts have kept so far. ``honest`` says of an account whether it is an honest host's."""
 
-    def __init__(self) -> None:
+    def __init__(self, honest: Callable[[bytes], bool]) -> None:
+        self._honest = honest
         self._deals: dict[tuple[int, bytes], Deal] = {}
         self._units: dict[tuple[int, bytes], Unit] = {}
         self._paid: dict[bytes, tuple[bytes, int]] = {}
@@ -118,17 +120,26 @@ class Ledgers:
             if number not in alive:
                 continue
             if row.ending is None:
-                raise broken("channel-open", f"node {number}: a channel is {row.phase.value} after the quiet time")
+                if self._at_stake(row):
+                    raise broken("channel-open", f"node {number}: a channel is {row.phase.value} after the quiet time")
+                continue
             if row.ending.txid is not None and row.ending != self._endings[name]:
                 raise broken("endings-differ", f"node {number}: the two ends of a channel saw different ends")
 
     def open_channels(self, alive: frozenset[int]) -> int:
-        """Channels of hosts that are up, without an end."""
-        return sum(1 for (number, _), row in self._channels.items() if number in alive and row.ending is None)
+        """Channels of hosts that are up, without an end, in which something of theirs is at stake."""
+        rows = ((number, row) for (number, _), row in self._channels.items())
+        return sum(1 for number, row in rows if number in alive and row.ending is None and self._at_stake(row))
+
+    def _at_stake(self, row: ChannelRow) -> bool:
+        """Everything but a seller's channel that nothing was ever paid through, with a buyer who need not be honest: he alone
+        can end it.
+        """
+        return row.role is Role.BUYER or row.paid_msat > 0 or self._honest(row.terms.buyer)
 
     def measures(self) -> dict[str, float]:
         """Sums for the report; buyers' rows alone, so that nothing counts twice."""
-        phases = {phase: 0 for phase in FINAL}
+        phases = dict.fromkeys(FINAL, 0)
         for (number, key), unit in self._units.items():
             deal = self._deals.get((number, key[:32]))
             if deal is not None and deal.role is DealRole.BUYER and unit.phase in phases:

@@ -20,6 +20,8 @@ from wire.moments import Instant
 from wire.network import Network
 
 BAN_AT: Final = 100
+_INWARD: Final = frozenset({book.Cleared, Blame})
+"""What of a market's effects is not for the driver alone."""
 
 
 class MarketOnly:
@@ -36,8 +38,8 @@ class MarketOnly:
         """Take one event; returns the effects for the driver."""
         if type(event) is book.FrameIn:
             effects = self.market.handle(event, now)
-            if not effects:
-                return ()
+            if not any(type(one) in _INWARD for one in effects):
+                return effects
             return self._until_quiet(deque(effects), now)
         return self._until_quiet(deque(self._enter(event, now)), now)
 

@@ -1,8 +1,8 @@
 """Adversaries. Each wraps or replaces the product's core at its own host; honest hosts run the product alone.
 
-``Gagged`` runs the product and keeps some letters back: the acceptance (a seller who matches and never answers), the confirmation (a
-buyer who takes the seller's signature and is silent), or the key (a seller who takes the payment and gives nothing). ``Equivocator``
-signs one order away in every epoch. ``Flooder`` pours orders, good and false, over its neighbours.
+``Gagged`` runs the product and keeps some letters back: the acceptance (a seller who matches and never answers), the
+confirmation (a buyer who takes the seller's signature and is silent), or the key (a seller who takes the payment and gives
+nothing). ``Equivocator`` signs one order away in every epoch. ``Flooder`` pours orders, good and false, over its neighbours.
 """
 
 from collections.abc import Callable

@@ -32,15 +32,14 @@ class Money:
         self.chain = SimulatedChain()
         self._wanted: dict[int, dict[bytes, TxOut]] = {}
         self._under_way: dict[int, set[bytes]] = {}
-        self._told: dict[int, dict[OutPoint, OutInfo | None | str]] = {}
+        self._told: dict[int, dict[OutPoint, OutInfo | str | None]] = {}
         self._heights: dict[int, int] = {}
         self._looking: set[int] = set()
         world.performers[FundingWanted] = self._want
         world.performers[Submit] = self._submit
         world.performers[Watch] = self._watch
-        world.performers[Unwatch] = lambda host, effect: self._told[host.number].pop(effect.outpoint, None)
+        world.performers[Unwatch] = self._unwatch
         world.on_start.append(self._started)
-        self._mining = True
 
     def issue(self, host: Host) -> None:
         """The coins a host begins with."""
@@ -105,6 +104,9 @@ class Money:
     def _watch(self, host: Host, effect: Watch) -> None:
         self._told[host.number][effect.outpoint] = "never told"
         self._soon(host)
+
+    def _unwatch(self, host: Host, effect: Unwatch) -> None:
+        self._told[host.number].pop(effect.outpoint, None)
 
     def forget(self, host: Host) -> None:
         """The process is gone, and with it what it watched."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roads:
-    """How messages travel. ``frame_loss`` loses single relay frames without a word; ``breaks_per_hour`` and ``letter_loss`` break
-    whole lines, as a lost connection does. ``uplink_mbps`` 0 means without bound.
+    """How messages travel. ``frame_loss`` loses single relay frames without a word, but never the first of a stream, its
+    greeting; ``breaks_per_hour`` and ``letter_loss`` break whole lines, as a lost connection does. ``uplink_mbps`` 0 means
+    without bound.
     """
 
     model: str = "classes"
@@ -85,8 +86,8 @@ class Chain:
 class Plan:
     """One world. With ``deals`` every node is a whole brain, without it market and desk only.
 
-    ``clock`` is ``fast`` (epochs of 2 s) or ``public`` (10 s). People act for ``seconds``; then ``quiet_s`` follow in which nothing
-    new is asked, nodes come back and channels are closed, after which every deal must have ended.
+    ``clock`` is ``fast`` (epochs of 2 s) or ``public`` (10 s). People act for ``seconds``; then ``quiet_s`` follow in which
+    nothing new is asked, nodes come back and channels are closed, after which every deal must have ended.
     """
 
     nodes: int = 20

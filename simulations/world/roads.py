@@ -1,8 +1,8 @@
 """The roads between hosts: relay streams that carry frames, and lines that carry letters.
 
-Both keep order while they stand and lose what is on its way when they break. A relay stream is a pair of directed ``Wire``; a letter
-line follows the courier's rules: it is opened when somebody has something to say, ``PeerUp`` comes before its first letter,
-``PeerDown`` when something of it was lost, and a letter waits at most a minute for a line.
+Both keep order while they stand and lose what is on its way when they break. A relay stream is a pair of directed ``Wire``; a
+letter line follows the courier's rules: it is opened when somebody has something to say, ``PeerUp`` comes before its first
+letter, ``PeerDown`` when something of it was lost, and a letter waits at most a minute for a line.
 """
 
 from collections import deque
@@ -77,12 +77,11 @@ class Roads:
         host.sent_frames += 1
         host.sent_bytes += len(frame) + _OVERHEAD_BYTES
         plan = self._plan
-        if plan.frame_loss and self._dice.random() < plan.frame_loss:
+        if plan.frame_loss and wire.last and self._dice.random() < plan.frame_loss:
             self.lost += 1
             return
         when = self._leaves(host, len(frame)) + self._delay(host.number, wire.target.number)
-        if when < wire.last:
-            when = wire.last
+        when = max(when, wire.last)
         wire.last = when
         self._time.at(when, self._frame_arrives, wire, frame)
         if plan.frame_repeat and self._dice.random() < plan.frame_repeat:

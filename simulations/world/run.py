@@ -19,6 +19,7 @@ from simulations.world.plan import Plan
 from simulations.world.work import Works
 from simulations.world.world import INSTANCE, START, World
 from wire.errors import Refused
+from wire.keys import peer_id_of
 from wire.moments import SECOND, Instant
 
 Progress = Callable[[float], None]
@@ -38,7 +39,7 @@ class Stage:
         self.over = False
         self.signatures = Signatures(self.world.sharing.orders)
         self.views = Views()
-        self.ledgers = Ledgers()
+        self.ledgers = Ledgers(self._is_honest)
         self.works = Works(self.world, dice(seed, "works"))
         self._dice: Random = dice(seed, "stage")
         self._shop = Shop(self.world.network, INSTANCE)
@@ -71,6 +72,10 @@ class Stage:
     def follow(self, book: bytes) -> Follow:
         """Take part in a book."""
         return Follow(book=book)
+
+    def _is_honest(self, account: bytes) -> bool:
+        host = self.world.hosts.get(peer_id_of(account))
+        return host is not None and host.honest
 
     def _cast(self) -> None:
         bad = self.plan.mischief
@@ -139,8 +144,20 @@ class Stage:
         self._until(end, end, progress)
         self._settle()
         alive = self.alive
-        self.views.check_end(alive)
+        self.views.check_end(alive, self.islands())
         self.ledgers.check_end(alive)
+
+    def islands(self) -> dict[int, int]:
+        """For every host the lowest number it is joined with by relay streams, by way of others or not."""
+        island: dict[int, int] = {}
+        for host in self.world.everyone:
+            todo = [host]
+            while todo:
+                one = todo.pop()
+                if one.number not in island:
+                    island[one.number] = host.number
+                    todo += [wire.target for wire in one.neighbours.values()]
+        return island
 
     @property
     def alive(self) -> frozenset[int]:
@@ -168,7 +185,9 @@ class Stage:
 
     def extra_measures(self) -> dict[str, float]:
         """What only some runs have to tell."""
-        found: dict[str, float] = {"crashes": self.fates.crashes}
+        island = self.islands()
+        traded = {(host.number % self.plan.articles, island[host.number]) for host in self.world.everyone if host.alive}
+        found: dict[str, float] = {"crashes": self.fates.crashes, "islands_per_article": len(traded) / self.plan.articles}
         if self.money is not None:
             found |= self.ledgers.measures()
             found |= {"blocks": self.money.chain.height, "chain_fees_sat": self.money.chain.fees_sat}

@@ -1,8 +1,8 @@
 """Content and workers without bytes: what is where, who may fetch it, and how long moving and computing take.
 
 Contents are names with sizes. A result is named by a digest of its work, a ciphertext by a digest of key and plaintext, so that
-decryption with the right key, and with it alone, gives the plaintext's name again. Each host has one task per unit at a time, as a
-node has.
+decryption with the right key, and with it alone, gives the plaintext's name again. Each host has one task per unit at a time,
+as a node has.
 """
 
 from collections.abc import Callable
@@ -45,12 +45,12 @@ class Works:
         self._serial = 0
         self.fetched_bytes = 0
         world.performers[node.Grant] = lambda host, effect: self._grants[host.number].__setitem__(effect.ticket, effect.content)
-        world.performers[node.Revoke] = lambda host, effect: self._grants[host.number].pop(effect.ticket, None)
+        world.performers[node.Revoke] = self._revoke
         world.performers[node.Fetch] = self._fetch
         world.performers[node.Compute] = self._compute
         world.performers[node.Encrypt] = self._encrypt
         world.performers[node.Decrypt] = self._decrypt
-        world.performers[node.Stop] = lambda host, effect: self._tasks.pop((host.number, effect.unit), None)
+        world.performers[node.Stop] = self._stop
         world.on_crash.append(self._crashed)
 
     def add(self, host: Host) -> None:
@@ -67,6 +67,12 @@ class Works:
         self._grants[host.number].clear()
         for name in [name for name in self._tasks if name[0] == host.number]:
             del self._tasks[name]
+
+    def _revoke(self, host: Host, effect: node.Revoke) -> None:
+        self._grants[host.number].pop(effect.ticket, None)
+
+    def _stop(self, host: Host, effect: node.Stop) -> None:
+        self._tasks.pop((host.number, effect.unit), None)
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 """One world: hosts with real cores, and around them everything a driver and the internet would do, in virtual time.
 
 The rule of ``wire.effects`` holds here as in a node: all rows of one ``handle`` are kept before any other effect of it is
-performed, and a host may die between the two. Whatever happens is an entry of the event log, and is shown to the checkers at once.
+performed, and a host may die between the two. Whatever happens is an entry of the event log, and is shown to the checkers at
+once.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from orderbook.core import events as book
@@ -197,8 +198,9 @@ class World:
     def _release(self, host: Host, effects: tuple[Any, ...]) -> None:
         if not effects:
             return
-        rows, others = saves_first(effects)
-        if rows:
+        others: Sequence[Any] = effects
+        if any(type(one) is Save for one in effects):
+            rows, others = saves_first(effects)
             host.save(rows)
             for watch in self.row_watchers:
                 for row in rows:
