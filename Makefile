@@ -7,8 +7,9 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check insta
 
 RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
+FIGURES := $(VENV)/.figures
 
-.PHONY: install demo test check lint types floors format pins bench clean
+.PHONY: install demo test check lint types floors format pins bench sim sim-check clean
 .DELETE_ON_ERROR:
 
 install: $(RUNTIME)
@@ -36,6 +37,15 @@ types: $(TESTING)
 floors: $(TESTING)
 	$(BIN)/lint-imports
 
+# The simulator itself needs nothing more; figures need matplotlib.
+sim: $(FIGURES)
+
+# Longer runs than the tests make: every scenario with expectations is compared, the rough ones are swept.
+sim-check: $(FIGURES)
+	for one in f1 f4 gossip-1m kademlia-1m; do $(BIN)/bitwrk-sim compare $$one || exit 1; done
+	for one in smoke loss crash-restart adversaries partition; do $(BIN)/bitwrk-sim sweep $$one --seeds 1..4 || exit 1; done
+	$(BIN)/bitwrk-sim compare market-2000
+
 bench: $(TESTING)
 	$(BIN)/python -m tests.bench
 
@@ -52,6 +62,10 @@ $(TESTING): $(RUNTIME) requirements/test.txt
 	rm -rf $(VENV)/lib/python3*/site-packages/trio-stubs
 	touch $@
 
+$(FIGURES): $(RUNTIME) requirements/sim.txt
+	$(PIP) --require-hashes -r requirements/sim.txt
+	touch $@
+
 # For maintainers, needs uv: choose versions anew and write their hashes down, without any address.
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --override requirements/overrides.txt
@@ -59,6 +73,7 @@ pins:
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) requirements/runtime.in -o requirements/runtime.txt
 	$(COMPILE) requirements/test.in -o requirements/test.txt
+	$(COMPILE) requirements/sim.in -o requirements/sim.txt
 
 clean:
 	rm -rf $(VENV) demo-out bench-out dist
