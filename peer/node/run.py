@@ -24,6 +24,7 @@ from peer.node.assembly import Assembly
 from peer.node.money import open_money
 from peer.node.notify import Notifier
 from peer.node.stopping import drain, tell_status
+from peer.node.tidying import tidy
 from peer.workers.http import worker_client
 from wire.account import account_of
 from wire.keys import show_peer
@@ -90,6 +91,7 @@ async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home, stop: 
         )
         rows = {table: await journal.load(table) for table in TABLES}
         brain = Brain(key=key, network=settings.network, instance=money.instance if money else None, rows=rows)
+        await tidy(brain, store, money)
         client = await stack.enter_async_context(worker_client())
         nursery = await stack.enter_async_context(trio.open_nursery())
         node = Assembly(settings, key, brain, journal, store, net, money, client, nursery)
