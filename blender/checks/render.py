@@ -42,6 +42,8 @@ def main():
     settings.file_format = "OPEN_EXR_MULTILAYER"
     settings.color_depth = "32"
     settings.exr_codec = "ZIP"
+    if hasattr(settings, "use_exr_interleave"):
+        settings.use_exr_interleave = True
     scene.render.use_file_extension = False
     scene.render.filepath = told["out"]
     for layer in scene.view_layers:

@@ -125,7 +125,8 @@ def tame(scene, layer):
     settings.file_format = "OPEN_EXR_MULTILAYER"
     settings.color_depth = "32"
     settings.exr_codec = "ZIP"
-    quiet(settings, use_preview=False)
+    # Since 5.0 passes may go to parts of their own; our readers know one part.
+    quiet(settings, use_preview=False, use_exr_interleave=True)
 
 
 def rays_per_pixel(scene):

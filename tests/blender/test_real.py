@@ -144,6 +144,20 @@ async def test_tiles_and_repetitions_are_the_same_to_the_bit(blender: Blender, s
         assert pool.statistics().started == 1
 
 
+def test_more_passes_come_along(blender: Blender, scene: Path) -> None:
+    """The scene of the tests as its artist might send it, with the depth pass on."""
+    deep = scene.with_name("deep.blend")
+    done = blender.run("passes.py", str(scene), str(deep))
+    assert done.returncode == 0, done.stderr
+    keeper = Keeper(blender_setup(blender.program, memory_bytes=BLENDER_MEMORY_DEFAULT_BYTES, threads=1, time_max_s=60))
+    try:
+        image = check_result(work(deep), keeper.compute(work(deep)))
+    finally:
+        keeper.close()
+    assert any(".Depth." in name for name in image.channels)
+    assert any(".Denoising Albedo." in name for name in image.channels)
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
