@@ -41,12 +41,19 @@ module = layer.freestyle_settings.modules.new()
 module.script = style
 
 # A compositor that writes where it likes.
-scene.use_nodes = True
-tree = scene.node_tree
-output = tree.nodes.new("CompositorNodeOutputFile")
-output.base_path = target
-output.file_slots[0].path = "file-output"
-source = next(node for node in tree.nodes if node.type == "R_LAYERS")
+if bpy.app.version >= (5, 0, 0):
+    tree = scene.compositing_node_group = bpy.data.node_groups.new("writer", "CompositorNodeTree")
+    source = tree.nodes.new("CompositorNodeRLayers")
+    output = tree.nodes.new("CompositorNodeOutputFile")
+    output.directory, output.file_name = target, "file-output"
+    output.file_output_items.new("RGBA", "Image")
+else:
+    scene.use_nodes = True
+    tree = scene.node_tree
+    source = next(node for node in tree.nodes if node.type == "R_LAYERS")
+    output = tree.nodes.new("CompositorNodeOutputFile")
+    output.base_path = target
+    output.file_slots[0].path = "file-output"
 tree.links.new(source.outputs["Image"], output.inputs[0])
 scene.render.use_compositing = True
 
