@@ -9,7 +9,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -83,14 +83,13 @@ def write(values: Pixels, channels: tuple[str, ...], data: Window, display: Wind
     rows = np.ascontiguousarray(values.transpose(1, 0, 2)).astype("<f4")
     blocks = [_block(rows[first : first + LINES_PER_BLOCK].tobytes()) for first in range(0, data.height, LINES_PER_BLOCK)]
     place = len(head) + 8 * len(blocks)
-    table, body = b"", b""
+    table = b""
     parts: list[bytes] = []
     for index, block in enumerate(blocks):
         table += struct.pack("<Q", place)
         parts.append(struct.pack("<ii", data.top + index * LINES_PER_BLOCK, len(block)) + block)
         place += len(parts[-1])
-    body = b"".join(parts)
-    return head + table + body
+    return head + table + b"".join(parts)
 
 
 def digest(values: Pixels, channels: tuple[str, ...], data: Window) -> str:
@@ -113,8 +112,3 @@ def crop(values: Pixels, whole: Window, part: Window) -> Pixels:
     if top < 0 or left < 0 or top + part.height > whole.height or left + part.width > whole.width:
         raise ValueError("the part is not inside the whole")
     return np.ascontiguousarray(values[:, top : top + part.height, left : left + part.width])
-
-
-def attributes_of(image: Image, names: tuple[str, ...]) -> dict[str, Any]:
-    """The text attributes of these names."""
-    return {name: image.text(name) for name in names}
