@@ -2,7 +2,8 @@
 
 Two kinds of blame. A *penalty* is for breaking the protocol; it decays, and above ``BAN_AT`` the peer is refused. A *strike*
 is for a trade gone wrong (silence, refusal, a bad result); it cannot be proved to others, so all it does is to put the
-account on the ``avoid`` list of our own orders for a while.
+account on the ``avoid`` list of our own orders for a while. What goes wrong together, such as all units of a lost connection, is
+one strike.
 """
 
 from dataclasses import dataclass, replace
@@ -17,20 +18,24 @@ BAN_AT: Final = 100
 HALF_LIFE_US: Final = 600 * SECOND
 STRIKE_FIRST_US: Final = 10 * SECOND
 STRIKE_MOST_US: Final = 640 * SECOND
+STRIKE_TOGETHER_US: Final = 5 * SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Penalty points as of ``at``; strikes, and until when the account is avoided for them; the reason last given."""
+    """Penalty points as of ``at``; strikes, the moment of the last, until when it is avoided for them; the reason last given."""
 
     points: int
     at: Instant
     strikes: int
+    struck_at: Instant
     avoid_until: Instant
     sentence: str
 
 
-_CLEAN: Final = Record(points=0, at=Instant(0), strikes=0, avoid_until=Instant(0), sentence="")
+_CLEAN: Final = Record(
+    points=0, at=Instant(0), strikes=0, struck_at=Instant(-STRIKE_TOGETHER_US), avoid_until=Instant(0), sentence=""
+)
 
 
 class Standing:
@@ -49,10 +54,13 @@ class Standing:
     def strike(self, peer: PeerId, sentence: str, now: Instant) -> None:
         """Avoid the account for a while: twice as long for each strike before the last ones are forgotten."""
         known = self._records.pop(peer, _CLEAN)
+        if now < known.struck_at + STRIKE_TOGETHER_US:
+            self._keep(peer, replace(known, sentence=sentence))
+            return
         strikes = known.strikes + 1 if now < known.avoid_until + STRIKE_MOST_US else 1
         until = Instant(now + min(STRIKE_MOST_US, STRIKE_FIRST_US << min(strikes - 1, 10)))
         points = self._points_of(known, now)
-        self._keep(peer, Record(points=points, at=now, strikes=strikes, avoid_until=until, sentence=sentence))
+        self._keep(peer, Record(points=points, at=now, strikes=strikes, struck_at=now, avoid_until=until, sentence=sentence))
 
     def banned(self, peer: PeerId, now: Instant) -> bool:
         """Whether we refuse to deal with the peer at all."""
