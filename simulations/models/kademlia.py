@@ -98,20 +98,35 @@ class Network:
         return np.searchsorted(self.ids, targets & ~rest, "left"), np.searchsorted(self.ids, targets | rest, "right")
 
     def answers(self, nodes: NDArray[np.int64], targets: Ids) -> NDArray[np.int64]:
-        """For each node the positions of the nodes it names for its target: [n, 2k], -1 where there is none.
+        """For each node the positions of the k nodes nearest to its target among those it keeps: [n, k], or -1.
 
-        First the bucket in which the target falls, then, if that holds fewer than k, the nodes beside it that share as much
-        with the target as the node itself does.
+        First the bucket in which the target falls, then what shares as many bits with the target as the node itself does, then
+        one bit less, and so on, until there are k or no bits left.
         """
         k = self.rules.k
-        shared = _shared_bits(self.ids[nodes], targets)
-        low, high = self.prefix_range(targets, shared + 1)
-        near = self._pick(nodes, shared, low, high)
-        outer_low, outer_high = self.prefix_range(targets, shared)
-        beside = self._pick(nodes, shared + _BITS, outer_low, outer_high)
-        room = k - (near >= 0).sum(axis=1)
-        beside[np.arange(k)[None, :] >= room[:, None]] = -1
-        return np.concatenate([near, beside], axis=1)
+        level = _shared_bits(self.ids[nodes], targets)
+        low, high = self.prefix_range(targets, level + 1)
+        parts = [self._pick(nodes, level, low, high)]
+        count = (parts[0] >= 0).sum(axis=1)
+        rows = np.flatnonzero((count < k) & (level >= 0))
+        while rows.size:
+            outer_low, outer_high = self.prefix_range(targets[rows], level[rows])
+            # A range without its half around the target is the other half.
+            below = low[rows] > outer_low
+            first, last = np.where(below, outer_low, high[rows]), np.where(below, low[rows], outer_high)
+            part = np.full((nodes.size, k), -1, dtype=np.int64)
+            part[rows] = self._pick(nodes[rows], level[rows] + _BITS, first, last)
+            parts.append(part)
+            count += (part >= 0).sum(axis=1)
+            low[rows], high[rows] = outer_low, outer_high
+            level[rows] -= 1
+            rows = rows[(count[rows] < k) & (level[rows] >= 0)]
+        named = np.concatenate(parts, axis=1)
+        if len(parts) == 1:
+            return named
+        far = np.where(named < 0, _FAR, self.ids[named] ^ targets[:, None])
+        nearest: NDArray[np.int64] = np.take_along_axis(named, np.argsort(far, axis=1, kind="stable")[:, :k], axis=1)
+        return nearest
 
     def _pick(
         self, nodes: NDArray[np.int64], bucket: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64]

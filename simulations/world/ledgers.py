@@ -137,6 +137,10 @@ class Ledgers:
         """
         return row.role is Role.BUYER or row.paid_msat > 0 or self._honest(row.terms.buyer)
 
+    def endings(self) -> list[Ending]:
+        """How channels ended on the chain, by channel."""
+        return [self._endings[name] for name in sorted(self._endings)]
+
     def measures(self) -> dict[str, float]:
         """Sums for the report; buyers' rows alone, so that nothing counts twice."""
         phases = dict.fromkeys(FINAL, 0)

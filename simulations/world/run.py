@@ -5,11 +5,13 @@ from random import Random
 
 from orderbook.core.events import Cleared, Follow
 from orderbook.core.market import Market
+from peer.core.events import Watched
 from peer.core.shop import Shop
 from simulations.world.checkers import Signatures, Views
 from simulations.world.churn import Fates
 from simulations.world.deals import Office
 from simulations.world.dice import dice
+from simulations.world.eventlog import Kind
 from simulations.world.host import Core, Host
 from simulations.world.ledgers import Ledgers
 from simulations.world.mischief import GAGS, Equivocator, Flooder, Gagged
@@ -50,7 +52,7 @@ class Stage:
         world = self.world
         world.make_core = self._make_core
         world.watch_market = self._cleared
-        world.on_start += [self.crowd.begin, self.fates.begin]
+        world.on_start += [self.crowd.begin, self.fates.begin, self._take_part]
         world.row_watchers += [self.signatures.row, self.ledgers.row]
         for host in world.everyone:
             self.works.add(host)
@@ -101,9 +103,6 @@ class Stage:
         world, bad = self.world, self.plan.mischief
         if host.role == "equivocator":
             market = Market(world.network, host.peer_id, world.sharing.craft)
-            world.timeline.after(
-                1, lambda one, _: world.directories.follow(one, self.article(one.number % self.plan.articles)), host
-            )
             return Equivocator(host, world.network, market, self.book_of(host), self.plan.trade.ask_least_msat)
         core = world.honest_core(host)
         if host.role == "flooder":
@@ -111,6 +110,15 @@ class Stage:
             return Flooder(core, host, world.network, self.book_of(host), bad.flood_per_s, bad.flood_false, draw)
         gag = GAGS.get(host.role)
         return core if gag is None else Gagged(core, gag)
+
+    def _take_part(self, host: Host) -> None:
+        """Adversaries of their own making are found and find others like everybody."""
+        article = self.article(host.number % self.plan.articles)
+        if host.role == "flooder" and self.plan.deals:
+            self.world.give(host, Kind.PEOPLE, article.encode(), Watched(article=article))
+        elif host.role in ("flooder", "equivocator"):
+            self.world.give(host, Kind.PEOPLE, article.encode(), Follow(book=self.book_of(host)))
+            self.world.directories.follow(host, article)
 
     def _cleared(self, host: Host, effect: Cleared) -> None:
         if effect.refusal or effect.again or not host.honest:

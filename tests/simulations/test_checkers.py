@@ -6,8 +6,7 @@ import hashlib
 import pytest
 
 from escrow.core.state import LOCK_TABLE, PastLock
-from orderbook.core.agreement import Agreement
-from orderbook.core.auction import Fill
+from orderbook.core.auction import Fill, clear
 from orderbook.core.line import Standing
 from orderbook.core.talks import Talks
 from peer.core.deal import Phase, new_unit, unit_key
@@ -41,10 +40,8 @@ def test_an_order_signed_away_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_price_beyond_the_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sharing.clear
-
     def dear(*arguments: object) -> tuple[Fill, ...]:
-        fills = real(*arguments)  # type: ignore[arg-type]
+        fills = clear(*arguments)  # type: ignore[arg-type]
         return tuple(dataclasses.replace(one, price_msat=one.buy.price_msat + 1) for one in fills)
 
     monkeypatch.setattr(sharing, "clear", dear)
@@ -56,7 +53,6 @@ def test_a_price_beyond_the_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_forgotten_confirmation_is_no_broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is allowed: the checkers fire for broken rules, not for bad luck."""
     monkeypatch.setattr(Talks, "_confirmation", lambda self, peer, letter, now: None)
-    monkeypatch.setattr(Agreement, "step", Agreement.step)
     Stage(dataclasses.replace(BUSY, seconds=20), 2).run()
 
 

@@ -90,7 +90,7 @@ def test_a_run_leaves_a_manifest_tables_and_its_scenario(tmp_path: Path) -> None
     assert manifest["expectations"]["delivered_1000"]["holds"] is True
     assert manifest["libraries"]["numpy"]
     assert files[1].read_text() == TINY
-    rows = list(csv.DictReader((tmp_path / "out" / "arrivals.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "arrivals.csv").read_text().splitlines()))
     assert {row["size_bytes"] for row in rows} == {"1000", "20000"}
 
 

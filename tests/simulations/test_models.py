@@ -63,7 +63,8 @@ def test_prefix_ranges_and_nearest_are_exact() -> None:
             assert inside == list(range(low[row], high[row]))
     nearest = network.nearest(targets)
     for row, target in enumerate(targets):
-        brute = sorted(network.live, key=lambda place, target=target: int(network.ids[place]) ^ int(target))[:20]
+        by_distance = sorted((int(network.ids[place]) ^ int(target), int(place)) for place in network.live)
+        brute = [place for _, place in by_distance[:20]]
         assert sorted(brute) == sorted(nearest[row])
 
 

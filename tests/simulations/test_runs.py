@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from escrow.core.events import How
 from simulations.world.plan import Churn, Mischief, Plan, Roads, Trade
 from simulations.world.report import report
 from simulations.world.run import Stage
@@ -84,7 +85,7 @@ def test_a_seed_gives_the_same_log_whatever_the_process_hashes_with(scenario: Pa
 
 def test_everything_asked_is_delivered_and_paid_when_nothing_goes_wrong() -> None:
     stage, found = ran(DEALS, 1)
-    assert found["units_asked"] > 5
+    assert found["units_asked"] > 3
     assert found["answers_result"] == found["units_asked"] == found["units_finished"]
     assert found["paid_msat"] > 0
     # Sellers are paid whole satoshi, one rounding per channel.
@@ -120,13 +121,11 @@ def test_some_of_the_killed_die_between_the_commit_and_what_follows() -> None:
     ("mischief", "least_banished"),
     [
         (Mischief(silent_sellers=1, silent_buyers=1), 0),
-        (Mischief(keyless_sellers=2), 0),
-        (Mischief(equivocators=1), 0),
-        (Mischief(flooders=1, flood_per_s=30), 1),
+        (Mischief(equivocators=1, flooders=1), 1),
     ],
 )
 def test_rules_hold_among_adversaries(mischief: Mischief, least_banished: int) -> None:
-    _, found = ran(dataclasses.replace(DEALS, nodes=8, mischief=mischief, seconds=40, quiet_s=150), 1)
+    _, found = ran(dataclasses.replace(DEALS, nodes=8, mischief=mischief, seconds=30, quiet_s=90), 1)
     assert found["units_finished"] > 0
     assert found.get("world_banished", 0) >= least_banished
     assert "world_banished-honest" not in found
@@ -137,8 +136,10 @@ def test_a_key_kept_back_is_taken_from_the_chain() -> None:
     trade = dataclasses.replace(SMALL, buyers=0.5)
     plan = dataclasses.replace(DEALS, nodes=4, mischief=Mischief(keyless_sellers=2), trade=trade, seconds=40, quiet_s=150)
     stage, found = ran(plan, 1)
-    assert {host.role for host in stage.world.everyone} == {"buyer", "seller", "keyless-seller"}
-    assert found["deals"] > 0
+    assert found["units_finished"] > 0
+    claimed = [one for one in stage.ledgers.endings() if one.how is How.CLAIMED]
+    assert claimed
+    assert all(one.to_seller_sat > 0 for one in claimed)
 
 
 def test_an_order_signed_away_twice_is_proved_and_its_owner_banished() -> None:
@@ -152,8 +153,15 @@ def test_an_order_signed_away_twice_is_proved_and_its_owner_banished() -> None:
 
 def test_two_halves_sign_nothing_twice_while_the_world_is_divided() -> None:
     churn = Churn(partition_at_s=15, partition_s=20)
-    _, found = ran(Plan(nodes=20, seconds=60, quiet_s=30, arrive_s=3, churn=churn), 1)
+    _, found = ran(Plan(nodes=20, seconds=50, quiet_s=20, arrive_s=3, churn=churn), 1)
     assert found["matches"] > 0
+
+
+@pytest.mark.xfail(strict=True, reason="halves with neighbours enough of their own do not look for each other again")
+def test_two_halves_find_each_other_again() -> None:
+    churn = Churn(partition_at_s=15, partition_s=20)
+    _, found = ran(Plan(nodes=30, seconds=60, quiet_s=60, arrive_s=3, churn=churn), 1)
+    assert found["islands_per_article"] == 1
 
 
 def test_nodes_that_come_and_go_agree_again() -> None:
