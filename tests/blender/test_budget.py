@@ -135,6 +135,8 @@ def test_what_is_locked_beyond_the_orders_counts() -> None:
     budget.observe([*lines, {**lines[0], "deal": "9"}])
     assert budget.committed == 130
     assert budget.overdrawn() == [1]
+    budget.observe([lines[0], {**lines[0], "deal": "8", "price_msat": 10}])
+    assert budget.committed == 50 + 40  # which of the two is covered by the order is not known
 
 
 def test_only_our_own_trades_count() -> None:

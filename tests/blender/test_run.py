@@ -273,6 +273,38 @@ def test_hopeless_refusals_end_it_at_once(node: FakeNode, scene: str, status: in
     assert len(node.queries) == 1
 
 
+def test_what_was_locked_before_a_failure_is_counted_before_more_is_ordered(node: FakeNode, scene: str) -> None:
+    def locked(data: bytes) -> Any:
+        with node.lock:
+            line = {"deal": f"lost {len(node.trades)}", "unit": 0, "role": "buyer", "article": ARTICLE, "phase": "committed"}
+            node.trades.append({**line, "price_msat": 1_000, "result": None})
+        return (502, "work-failed")
+
+    node.answer = locked
+    made = course(node, scene, at_once=1, maximum=2_500)
+    play(made)
+    assert "the maximum of sat 2.5 is reached: sat 2 spent" in made.frame.failure
+    assert len(node.trades) == 2
+
+
+def test_a_bid_nobody_can_account_for_stays_spent(node: FakeNode, scene: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.answer = lambda data: (502, "work-failed")
+    made = course(node, scene, at_once=1, maximum=2_500)
+    made.start()
+
+    def deaf(name: str, timeout: float = 5.0) -> Any:
+        raise NodeError("broken", "the node hung up")
+
+    monkeypatch.setattr(made._node, "listing", deaf)
+    end = time.monotonic() + 60
+    while not made.frame.over:
+        assert time.monotonic() < end
+        made.step(0.05)
+    made.close()
+    assert len(node.queries) == 2
+    assert made.budget.spent == 2_000
+
+
 def test_bad_images_are_not_shown_and_paid_only_three_times(node: FakeNode, scene: str) -> None:
     node.answer = lambda data: b"\x76\x2f\x31\x01 not really"
     made = course(node, scene, at_once=1, tiles=1)

@@ -38,7 +38,8 @@ class Budget:
         """What was paid, or is locked with a seller who owes the key, or was delivered and is not in the books yet."""
         waiting = sum(max(0, count - self._confirmed[result]) * self._bids[result] for result, count in self._delivered.items())
         # A locked payment belongs to an order in flight and is covered by its bid, unless there are more of them than orders.
-        spare = sorted(self._locked)[: max(0, len(self._locked) - len(self._open))]
+        # Which ones are over is not known, so the dearest are taken.
+        spare = sorted(self._locked, reverse=True)[: max(0, len(self._locked) - len(self._open))]
         return self._paid + waiting + sum(spare)
 
     @property

@@ -58,6 +58,7 @@ class Run:
         self._threads: list = []
         self._next_trades = 0.0
         self._over_since = None
+        self._unsettled = 0
         self._price = f"msat {order.price_msat}" if order.price_msat else ""
 
     def start(self) -> None:
@@ -123,7 +124,7 @@ class Run:
         if self._purchases.get(index) is not purchase:
             return None
         del self._purchases[index]
-        self.budget.close(index, content)
+        self._settle(index, content)
         if error is None:
             try:
                 maker = work.check_result(self._order.picture, self.frame.entries[index].tile, data)
@@ -140,6 +141,17 @@ class Run:
         else:
             self.frame.fail(index, error.code, error.sentence, self._clock())
         return None
+
+    def _settle(self, index: int, content: str) -> None:
+        """The order is over. One that brought nothing may have been paid all the same, so the node is asked first."""
+        if not content and self._order.price_msat:
+            try:
+                self.budget.observe(self._node.listing("trades"))
+            except NodeError:
+                # Nobody can say now; the bid counts as spent until a trade with such a result is seen, which is never.
+                self._unsettled += 1
+                content = f"unknown {self._unsettled}"
+        self.budget.close(index, content)
 
     def _look_at_trades(self, now: float) -> None:
         self._next_trades = now + TRADES_EVERY_S
