@@ -184,6 +184,8 @@ class WorkerProcess:
 
     def last_words(self) -> str:
         """The end of what the child wrote to standard error, for the owner's eyes only."""
+        if self._log.closed:
+            return ""  # forgotten while somebody was still waiting for it to die
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - _LOG_TAIL_BYTES))
         return self._log.read().decode(errors="replace").strip()
