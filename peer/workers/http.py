@@ -10,8 +10,9 @@ Workers listen on this machine or in its local network, and are named by address
 
 import ipaddress
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -116,6 +117,7 @@ class HttpWorker:
         """It is not to be used any more: end what it does."""
         self._gone = True
         self._scope.cancel()
+        self._news.set()
 
     def statistics(self) -> PoolStatistics:
         """How it is, in the terms of other workers."""
@@ -176,9 +178,10 @@ class HttpWorker:
         self._waiting += 1
         try:
             with trio.move_on_after(HTTP_WORKER_IDLE_WAIT_S):
-                while self.state != "idle":
+                while self.state != "idle" and not self._gone:
                     await self._news.wait()
-                return
+                if not self._gone:
+                    return
         finally:
             self._waiting -= 1
         raise WorkFailed("worker-silent", f"the worker {self.name} has not registered again since its last work")
@@ -201,10 +204,11 @@ class HttpWorker:
                     raise WorkFailed("worker-failed", f"the worker {self.name} could not do the work")
                 if answer.status_code != httpx.codes.OK:
                     raise WorkFailed("bad-answer", f"the worker {self.name} answered {answer.status_code} instead of a result")
-                async for piece in answer.aiter_raw():
-                    result += piece
-                    if len(result) > RESULT_MAX_BYTES:
-                        raise WorkFailed("oversize-result", f"the result is longer than {RESULT_MAX_BYTES} bytes")
+                async with aclosing(cast(AsyncGenerator[bytes, None], answer.aiter_raw())) as pieces:
+                    async for piece in pieces:
+                        result += piece
+                        if len(result) > RESULT_MAX_BYTES:
+                            raise WorkFailed("oversize-result", f"the result is longer than {RESULT_MAX_BYTES} bytes")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise WorkFailed("worker-gone", f"the worker {self.name} cannot be reached: {type(error).__name__}") from None
         return bytes(result)
