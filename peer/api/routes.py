@@ -122,6 +122,9 @@ def _add_original(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
         article: str,
         price: Annotated[str | None, Query(description="the highest price, for example 'uBTC 340'; needs the token")] = None,
         wait: Annotated[float, Query(description="seconds to look for a seller")] = API_WAIT_DEFAULT_S,
+        once: Annotated[
+            bool, Query(description="never spend more than one price on it, even when a seller lets us down")
+        ] = False,
     ) -> Response:
         """Body: the work, raw or as the part ``data`` of a multipart form. Without a price the bid is that of a mandate to buy
         the article; without such a mandate only free books are tried.
@@ -138,7 +141,7 @@ def _add_original(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
         async def trade() -> str:
             stored = await service.put(work)
             await exhaust(work)
-            return await service.buy(article, stored, bid_msat=bid_msat or None, wait_s=wait, mandated=price is None)
+            return await service.buy(article, stored, bid_msat=bid_msat or None, wait_s=wait, mandated=price is None, once=once)
 
         result = await _unless_gone(body, stop, trade)
         return NoAnswer() if result is None else RedirectResponse(f"/file/{result}", status_code=303)

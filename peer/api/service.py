@@ -18,11 +18,14 @@ class NodeService(Protocol):
         """Store what ``body`` yields and return its content id in hex. An exception raised by ``body`` is passed on."""
         ...
 
-    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool) -> str:
+    async def buy(
+        self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool, once: bool = False
+    ) -> str:
         """Have ``work`` (a content id) done and return the content id of the result.
 
         Without a bid only a free book is tried, unless it is ``mandated`` and there is a mandate; ``wait_s`` bounds the search
-        for a seller. Cancelled when the asker hangs up. Raises ``Refused``, whose code is looked up in ``STATUS``.
+        for a seller. ``once``: it is not bought again after money was locked for it. Cancelled when the asker hangs up. Raises
+        ``Refused``, whose code is looked up in ``STATUS``.
         """
         ...
 
@@ -126,6 +129,7 @@ STATUS: Final = {
     "too-large": 413,
     # what the market or the node could not do
     "work-failed": 502,
+    "spent": 502,
     "busy": 503,
     "inbox-full": 503,
     "shutting-down": 503,

@@ -76,6 +76,7 @@ class Buying(Purchases):
                 attempts=0,
                 bad_work=0,
                 sentence="no auction has taken place yet",
+                once=event.once,
             )
         )
         return [Interest(article=event.article)]
@@ -278,7 +279,7 @@ class Buying(Purchases):
             self.ledger.move(event.unit, Step.DISPUTE, now, "bad-result", sentence)
             return [
                 Strike(peer=peer_id_of(deal.other), code="bad-result", sentence=sentence),
-                *self._again(unit, now, sentence),
+                *self._again(unit, now, sentence, spent=True),
             ]
         self.ledger.move(event.unit, Step.FINISH, now, "finished", "the result is here")
         effects: list[Any] = [say(deal, Taken(deal=deal.deal, unit=unit.unit)), *self._release(event.unit)]
@@ -329,7 +330,7 @@ class Buying(Purchases):
             if unit.phase is Phase.COMMITTED:
                 # Locked money stays locked; only the person who waits is served elsewhere.
                 self.ledger.change(key, now, deadline_us=NEVER, sentence="paid; the key is still owed")
-                effects += self._again(unit, now, _GONE)
+                effects += self._again(unit, now, _GONE, spent=True)
             elif unit.phase is Phase.ACCEPTED:
                 effects += self._fail(key, Step.MISS, now, "no-show", "the deal did not get under way in time")
             else:

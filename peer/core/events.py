@@ -26,7 +26,8 @@ class BuyAsked:
     """A local program wants one unit of ``article`` computed from the stored content ``work``.
 
     ``bid_msat`` None means a free book, unless it is ``mandated``: then the bid is that of the owner's mandate, if there is one.
-    ``wait_us`` bounds the search for a seller each time it is placed.
+    ``wait_us`` bounds the search for a seller each time it is placed. ``once``: never place it again after money was locked
+    for it, so that it costs at most one bid, whatever sellers do.
     """
 
     request: int
@@ -36,6 +37,7 @@ class BuyAsked:
     bid_msat: int | None
     wait_us: int
     mandated: bool = False
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

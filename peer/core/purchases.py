@@ -118,12 +118,16 @@ class Purchases:
             effects.append(Strike(peer=peer_id_of(self.ledger.deal_of(key).other), code=code, sentence=sentence))
         return [*effects, *self._again(unit, now, sentence, bad_work=code == "bad-work")]
 
-    def _again(self, unit: Unit, now: Instant, sentence: str, *, bad_work: bool = False) -> list[Any]:
+    def _again(self, unit: Unit, now: Instant, sentence: str, *, bad_work: bool = False, spent: bool = False) -> list[Any]:
         request = self.requests.get(unit.request)
         if request is None or request.unit != unit_key(unit.deal, unit.unit):
             return []
         if not self._renew(request.number, now):
             return self.refuse(request.number, "mandate-ended", f"no mandate allows another attempt; the last one: {sentence}")
+        if spent and request.once:
+            self.requests.drop(request.number)
+            said = f"money is locked or spent for this work, and it was to be bought once only: {sentence}"
+            return [Reply(request=request.number, result=None, code="spent", sentence=said)]
         if self.requests.place_again(request.number, now, sentence, bad_work=bad_work):
             return []
         self.requests.drop(request.number)

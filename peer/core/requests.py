@@ -29,6 +29,7 @@ class Request:
     attempts: int
     bad_work: int
     sentence: str
+    once: bool = False
 
 
 class Requests:

@@ -96,7 +96,7 @@ class Service:
 
     # --- buying -------------------------------------------------------------------------------------------------------
     async def _asked(
-        self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool
+        self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool, once: bool
     ) -> tuple[BuyAsked, str]:
         """The request, its work pinned under the owner that is returned. Raises ``Refused``."""
         if self.stopping:
@@ -115,12 +115,15 @@ class Service:
             bid_msat=bid_msat,
             wait_us=int(wait_s * SECOND),
             mandated=mandated,
+            once=once,
         )
         return event, owner
 
-    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool) -> str:
+    async def buy(
+        self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool, once: bool = False
+    ) -> str:
         """Buy one unit: waits until its result is here, or it is refused."""
-        event, owner = await self._asked(article, work, bid_msat=bid_msat, wait_s=wait_s, mandated=mandated)
+        event, owner = await self._asked(article, work, bid_msat=bid_msat, wait_s=wait_s, mandated=mandated, once=once)
         answered = trio.Event()
         answers: list[Reply] = []
 
@@ -145,7 +148,7 @@ class Service:
 
     async def place_buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float) -> str:
         """Begin to buy one unit; what becomes of it stands in ``orders``."""
-        event, owner = await self._asked(article, work, bid_msat=bid_msat, wait_s=wait_s, mandated=False)
+        event, owner = await self._asked(article, work, bid_msat=bid_msat, wait_s=wait_s, mandated=False, once=False)
         self._performer.replies[event.request] = partial(self._order_ended, event, owner)
         await self._driver.ask(event)
         return f"{event.request:x}"

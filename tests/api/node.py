@@ -54,7 +54,9 @@ class FakeNode:
         self.files[name] = bytes(whole)
         return name
 
-    async def buy(self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool) -> str:
+    async def buy(
+        self, article: str, work: str, *, bid_msat: int | None, wait_s: float, mandated: bool, once: bool = False
+    ) -> str:
         self.bought.append((article, work, bid_msat, wait_s))
         self.mandated.append(mandated)
         self.waiting.set()

@@ -49,7 +49,8 @@ async def test_the_openapi_document_names_the_routes() -> None:
         told = (await client.get("/v1/openapi.json")).json()
         assert "/buy/{article}" in told["paths"]
         assert "/v1/status" in told["paths"]
-        assert {field["name"] for field in told["paths"]["/buy/{article}"]["post"]["parameters"]} == {"article", "price", "wait"}
+        parameters = told["paths"]["/buy/{article}"]["post"]["parameters"]
+    assert {field["name"] for field in parameters} == {"article", "price", "wait", "once"}
 
 
 async def _until(stream: trio.SocketStream, wanted: bytes) -> bytes:

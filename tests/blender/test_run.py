@@ -195,7 +195,7 @@ def test_a_frame_is_bought_tile_by_tile(node: FakeNode, scene: str) -> None:
     assert made.frame.failure == ""
     assert made.makers == {("abc", "avx2"): 12}
     assert node.most_waiting <= 4
-    assert all(query["price"] == ["msat 1000"] and query["wait"] == ["30"] for query in node.queries)
+    assert all((query["price"], query["wait"], query["once"]) == (["msat 1000"], ["30"], ["1"]) for query in node.queries)
     made.budget.observe(node.trades)
     assert made.budget.spent == 12 * 700
     assert "Tile 12 of 12" in made.words()

@@ -164,7 +164,7 @@ class NodeClient:
 
         Blocks until the result is there. Raises ``NodeError``.
         """
-        query = {"wait": "%g" % wait}
+        query = {"wait": "%g" % wait, "once": "1"}
         if price:
             query["price"] = price
         connection = self._connect(timeout)
