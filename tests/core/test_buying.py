@@ -48,7 +48,7 @@ def the_offer(*, price: int = PRICE, work: bytes = WORK, signer: SecretKey = SEL
 
 def asked(*, once: bool = False) -> Buying:
     """A purchase whose match is signed and whose channel is bound."""
-    buying = Buying(BUYER, REGTEST, lambda free: free_terms() if free else escrow_terms(REGTEST))
+    buying = Buying(BUYER, REGTEST, lambda free: free_terms() if free else escrow_terms(REGTEST), lambda number, now: True)
     buying.ask(
         BuyAsked(request=1, article="foobar", work=WORK, work_bytes=9, bid_msat=9_000_000, wait_us=60 * SECOND, once=once),
         START,
