@@ -45,5 +45,6 @@ async def test_the_readmes_way_from_nothing_to_a_trade(tmp_path: Path) -> None:
         assert "finished" in said
         assert "net.bitwrk/rays/1" in said
         assert (tmp_path / "trying/picture.png").read_bytes()[:4] == b"\x89PNG"
+        assert "finished" in (tmp_path / "trying/dashboard.svg").read_text()
     finally:
         os.killpg(process.pid, signal.SIGKILL)
