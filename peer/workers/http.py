@@ -10,9 +10,8 @@ Workers listen on this machine or in its local network, and are named by address
 
 import ipaddress
 import re
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -204,13 +203,16 @@ class HttpWorker:
                     raise WorkFailed("worker-failed", f"the worker {self.name} could not do the work")
                 if answer.status_code != httpx.codes.OK:
                     raise WorkFailed("bad-answer", f"the worker {self.name} answered {answer.status_code} instead of a result")
-                async with aclosing(cast(AsyncGenerator[bytes, None], answer.aiter_raw())) as pieces:
-                    async for piece in pieces:
+                async for piece in answer.aiter_raw():
+                    if len(result) <= RESULT_MAX_BYTES:
                         result += piece
-                        if len(result) > RESULT_MAX_BYTES:
-                            raise WorkFailed("oversize-result", f"the result is longer than {RESULT_MAX_BYTES} bytes")
+                    if len(result) > RESULT_MAX_BYTES:
+                        await answer.aclose()  # and the next piece is an error; leaving the loop would leave its generators open
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            raise WorkFailed("worker-gone", f"the worker {self.name} cannot be reached: {type(error).__name__}") from None
+            if len(result) <= RESULT_MAX_BYTES:
+                raise WorkFailed("worker-gone", f"the worker {self.name} cannot be reached: {type(error).__name__}") from None
+        if len(result) > RESULT_MAX_BYTES:
+            raise WorkFailed("oversize-result", f"the result is longer than {RESULT_MAX_BYTES} bytes")
         return bytes(result)
 
 
