@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
 from tui.link import Link
-from wire.errors import BitwrkError, LocalFault, Refused, named_in
+from wire.errors import BitwrkError, LocalFault, Refused
 
 Json = Mapping[str, Any]
 
@@ -97,18 +97,22 @@ class Feed:
                     self._link = link
                     pause = RETRY_FIRST_S
                     await self._follow(link)
-            except Exception as error:
-                named = named_in(error)
-                if named is None:
-                    raise
-                self._lost(named, pause)
+            except BitwrkError as error:
+                self._lost(error, pause)
             finally:
                 self._link = None
             self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), pause)
-            except TimeoutError:
+            if not await self._news_within(pause):
                 pause = min(2 * pause, RETRY_MAX_S)
+
+    async def _news_within(self, seconds: float) -> bool:
+        """Wait for news, at most so long; returns whether there was any. ``asyncio.wait_for`` could lose our cancellation."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _tell(self, **changes: Any) -> None:
         fresh = replace(self.latest, **changes)
@@ -120,9 +124,15 @@ class Feed:
         self._tell(connected=False, notice=error.sentence, retry_s=pause)
 
     async def _follow(self, link: Link) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen(link))
-            tasks.create_task(self._poll(link))
+        """Listen and poll until one of them fails. A task group would forget that we are cancelled when both happen at once."""
+        tasks = (asyncio.create_task(self._listen(link)), asyncio.create_task(self._poll(link)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _listen(self, link: Link) -> NoReturn:
         async for event in link.events():
@@ -133,9 +143,7 @@ class Feed:
     async def _poll(self, link: Link) -> NoReturn:
         """Read what has changed, all of it now and then, and never more often than every ``GAP_S``."""
         while True:
-            try:
-                await asyncio.wait_for(self._news.wait(), POLL_S)
-            except TimeoutError:
+            if not await self._news_within(POLL_S):
                 self._stale.update(LISTINGS)
             self._news.clear()
             due = tuple(name for name in LISTINGS if name in self._stale)

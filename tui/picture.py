@@ -37,4 +37,4 @@ def exact(svg: str) -> str:
     """Textual relies on a style for its blanks, and on stretched text for its columns; not every renderer obeys. An attribute
     keeps the blanks everywhere, and at this size the letters of its font are exactly as wide as a column.
     """
-    return svg.replace("<text ", '<text xml:space="preserve" ').replace("font-size: 20px", "font-size: 20.333px")
+    return svg.replace("<text ", '<text xml:space="preserve" ').replace("font-size: 20px", "font-size: 19.84px")

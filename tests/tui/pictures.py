@@ -27,7 +27,7 @@ RAYS: Final = "net.bitwrk/rays/1"
 BLENDER: Final = "net.bitwrk/blender/1/4.5/2G"
 SIZES: Final = ((80, 24), (160, 48))
 MOST_BYTES: Final = 200_000
-COLOURS: Final = 256
+COLOURS: Final = 192
 
 
 def works(columns: int, rows: int, samples: int) -> Sequence[bytes]:
@@ -69,8 +69,11 @@ def lively(stage: Stage) -> Node:
 def save(app: Dashboard, target: Path) -> None:
     """What is seen, as a PNG of few colours."""
     drawn = exact(app.export_screenshot(title="bitwrk tui"))
-    png = subprocess.run(["rsvg-convert", "--format=png"], input=drawn.encode(), capture_output=True, check=True).stdout
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    zoom = "1" if app.size.width < 120 else "0.8"
+    png = subprocess.run(
+        ["rsvg-convert", "--format=png", f"--zoom={zoom}"], input=drawn.encode(), capture_output=True, check=True
+    ).stdout
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE)
     image.save(target, optimize=True)
     size = target.stat().st_size
     if size >= MOST_BYTES:

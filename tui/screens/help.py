@@ -22,12 +22,14 @@ KEYS = (
     ("In a form", (("Tab", "next field"), ("Enter", "send"), ("Esc", "leave without sending"))),
 )
 WORDS = (
-    ("play money", "coins of a test network, worth nothing; real money is always shown in red capitals"),
-    ("epoch", "one auction; all orders known at its freeze meet in it at one price"),
+    ("play money", "worth nothing; real money is shown in red capitals"),
+    ("epoch", "one auction, in which all known orders meet"),
     ("units", "wanted / offered in the latest auction"),
-    ("exposure", "satoshi of this node that stand in escrow at the moment"),
+    ("traders", "buyers / sellers in the latest auction"),
+    ("exposure", "satoshi of this node that stand in escrow"),
+    ("mandate", "trades allowed beforehand, at a price, up to a limit"),
     ("neighbour", "a peer with whom orders are exchanged directly"),
-    ("standing", "points a peer has lost by misbehaving; too many end in a ban"),
+    ("standing", "points lost by misbehaving; too many end in a ban"),
 )
 
 

@@ -14,9 +14,9 @@ from tui.words import BAD, BUSY, FADED, GOOD, NOTHING, count, money, plural, pri
 _BOOKS = (
     Column(title="Article", least=17, most=48, rank=100, spare=True, tail=True),
     Column(title="Book", least=4, most=4, rank=95),
-    Column(title="Bid", least=9, most=16, rank=90, right=True),
-    Column(title="Ask", least=9, most=16, rank=89, right=True),
-    Column(title="Units", least=7, most=15, rank=70, right=True),
+    Column(title="Bid", least=8, most=16, rank=90, right=True),
+    Column(title="Ask", least=8, most=16, rank=89, right=True),
+    Column(title="Units", least=5, most=13, rank=70, right=True),
     Column(title="Traders", least=7, most=9, rank=40, right=True),
     Column(title="Matched", least=7, most=7, rank=30, right=True),
     Column(title="Last price", least=10, most=16, rank=80, right=True),
@@ -42,8 +42,8 @@ def book_row(line: Json, past: tuple[int | None, ...]) -> Row:
     bid, ask, last = whole(line, "best_bid_msat"), whole(line, "best_ask_msat"), whole(line, "price_msat")
     latest = next((one for one in reversed(past) if one is not None), last)
     buys, sells = whole(line, "buy_units"), whole(line, "sell_units")
-    units = NOTHING if buys is None or sells is None else f"{count(buys)} / {count(sells)}"
-    traders = f"{count(whole(line, 'buyers'))} / {count(whole(line, 'sellers'))}"
+    units = NOTHING if buys is None or sells is None else f"{buys}/{sells}"
+    traders = NOTHING if buys is None else f"{whole(line, 'buyers') or 0}/{whole(line, 'sellers') or 0}"
     return Row(
         key=text(line, "book"),
         cells=(
@@ -80,6 +80,8 @@ def _history(past: tuple[int | None, ...]) -> str:
     known = [one for one in past if one is not None]
     if not known:
         return ""
+    if len(known) == 1:
+        return money(known[0])
     return f"{sparkline(list(past))}  {money(min(known))} to {money(max(known))}"
 
 

@@ -70,6 +70,10 @@ def _split(line: Json) -> str:
     return f"{satoshi(seller)} to seller, {satoshi(buyer)} to buyer, fees {satoshi(fees)}"
 
 
+def _escrow(sat: int | None) -> str:
+    return NOTHING if sat is None else f"{satoshi(sat)} in escrow" if sat else "nothing in escrow"
+
+
 def turnover_msat(snapshot: Snapshot, role: str) -> int:
     """What all channels in which we have this role have paid."""
     return sum(whole(line, "paid_msat") or 0 for line in snapshot.channels if line.get("role") == role)
@@ -88,7 +92,7 @@ class Purse(Static):
         facts = (
             ("Balance", amount, "bold $foreground"),
             ("Network", kind if snapshot.heard else NOTHING, "bold $error" if real else "bold $success"),
-            ("In escrow", satoshi(whole(status, "exposure_sat")), "$foreground"),
+            ("Exposure", _escrow(whole(status, "exposure_sat")), "$foreground"),
             ("Spent", money(turnover_msat(snapshot, "buyer")), "$foreground"),
             ("Earned", money(turnover_msat(snapshot, "seller")), "$foreground"),
             ("Deposit", text(status, "address") or NOTHING, "$foreground"),
