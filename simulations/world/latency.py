@@ -15,6 +15,8 @@ Delay = Callable[[int, int], int]
 """From node, to node: microseconds."""
 
 CLASSES: Final = 5
+FIXED: Final = frozenset({"constant", "classes"})
+"""Models in which a pair always has the same delay."""
 
 
 def class_delays_ms(least_ms: float, most_ms: float) -> tuple[float, ...]:

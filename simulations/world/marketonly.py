@@ -5,6 +5,7 @@ the two a host runs. What the market and the desk tell their owner (``Cleared``,
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from orderbook.core import events as book
@@ -25,10 +26,13 @@ _INWARD: Final = frozenset({book.Cleared, Blame})
 
 
 class MarketOnly:
-    """Market and desk of one node. ``rows`` are those of the journal's table ``desk``."""
+    """Market and desk of one node. ``rows`` are those of the journal's table ``desk``; ``seen`` is shown every auction."""
 
-    def __init__(self, key: SecretKey, network: Network, market: Market, rows: Rows) -> None:
+    def __init__(
+        self, key: SecretKey, network: Network, market: Market, rows: Rows, seen: Callable[[book.Cleared], None]
+    ) -> None:
         self.market = market
+        self._seen = seen
         self.desk = Desk(key, network, rows.get(DESK_TABLE, {}))
         self._points: dict[bytes, int] = {}
         self._desk_due: Instant | None = None
@@ -38,9 +42,10 @@ class MarketOnly:
         """Take one event; returns the effects for the driver."""
         if type(event) is book.FrameIn:
             effects = self.market.handle(event, now)
-            if not any(type(one) in _INWARD for one in effects):
-                return effects
-            return self._until_quiet(deque(effects), now)
+            for one in effects:
+                if type(one) in _INWARD:
+                    return self._until_quiet(deque(effects), now)
+            return effects
         return self._until_quiet(deque(self._enter(event, now)), now)
 
     def resume(self, now: Instant) -> tuple[Any, ...]:
@@ -91,6 +96,7 @@ class MarketOnly:
                 case book.SendFrame():
                     out.append(effect)
                 case book.Cleared():
+                    self._seen(effect)
                     out.append(effect)
                     todo.extend(self._to_desk(effect, now))
                 case book.PublishOrder(message=message):

@@ -13,7 +13,7 @@ from orderbook.core.events import FrameIn, NeighbourDown, NeighbourUp
 from peer.core.events import LetterArrived, PeerDown, PeerUp
 from simulations.world.eventlog import Kind
 from simulations.world.host import Host
-from simulations.world.latency import Delay
+from simulations.world.latency import FIXED, Delay
 from simulations.world.plan import Roads as RoadPlan
 from wire.keys import PeerId
 from wire.limits import LETTER_LIFE_S, NEIGHBOURS_MAX
@@ -29,12 +29,12 @@ _OVERHEAD_BYTES: Final = 60
 
 
 class Wire:
-    """One direction of a relay stream."""
+    """One direction of a relay stream; ``delay_us`` is set when the delay of a pair never changes."""
 
-    __slots__ = ("last", "open", "source", "target")
+    __slots__ = ("delay_us", "last", "open", "source", "target")
 
-    def __init__(self, source: Host, target: Host) -> None:
-        self.source, self.target = source, target
+    def __init__(self, source: Host, target: Host, delay_us: int | None) -> None:
+        self.source, self.target, self.delay_us = source, target, delay_us
         self.open = True
         self.last = 0
 
@@ -118,10 +118,13 @@ class Roads:
             self._world.directories.left(host, other.peer_id, article)
             return
         for here, there in ((host, other), (other, host)):
-            here.neighbours[there.peer_id] = Wire(here, there)
+            here.neighbours[there.peer_id] = Wire(here, there, self._fixed_us(here, there))
         for here, there in ((host, other), (other, host)):
             self._world.directories.joined(here, there.peer_id)
             self._world.give(here, Kind.NEIGHBOUR_UP, there.peer_id, NeighbourUp(peer=there.peer_id))
+
+    def _fixed_us(self, one: Host, other: Host) -> int | None:
+        return self._delay(one.number, other.number) if self._plan.model in FIXED else None
 
     def part(self, host: Host, other: Host) -> None:
         """The relay stream between two hosts is gone."""

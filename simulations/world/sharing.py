@@ -28,17 +28,17 @@ class Memory:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[Hashable, Any] = {}
+        self.kept: dict[Hashable, Any] = {}
         self.made = 0
 
     def get(self, name: Hashable, make: Callable[[], T]) -> T:
         """What stands under ``name``, made if need be."""
-        found = self._kept.get(name)
+        found = self.kept.get(name)
         if found is None:
-            if len(self._kept) >= self._most:
-                for old in list(self._kept)[: self._most // 2]:
-                    del self._kept[old]
-            found = self._kept[name] = make()
+            if len(self.kept) >= self._most:
+                for old in list(self.kept)[: self._most // 2]:
+                    del self.kept[old]
+            found = self.kept[name] = make()
             self.made += 1
         return found
 
@@ -99,7 +99,8 @@ class Sharing:
         return known
 
     def _unpack(self, raw: bytes, most: int) -> Any:
-        return self._frames.get(raw, lambda: FRAMES.unpack(raw, most))
+        found = self._frames.kept.get(raw)
+        return self._frames.get(raw, lambda: FRAMES.unpack(raw, most)) if found is None else found
 
     def _clear(self, buys: Sequence[Entry], sells: Sequence[Entry], seed: int) -> tuple[Fill, ...]:
         name = (tuple(one.id for one in buys), tuple(one.id for one in sells), seed)

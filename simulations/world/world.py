@@ -119,10 +119,15 @@ class World:
     def honest_core(self, host: Host) -> Core:
         """The product's core over what is on the host's disk."""
         rows = {table: dict(host.disk.get(table, {})) for table in TABLES}
-        market = SeenMarket(self.network, host.peer_id, self.sharing.craft)
-        market.seen = lambda effect: self.watch_market(host, effect)
+
+        def seen(effect: book.Cleared) -> None:
+            self.watch_market(host, effect)
+
         if not self.plan.deals:
-            return MarketOnly(host.key, self.network, market, rows)
+            plain = Market(self.network, host.peer_id, self.sharing.craft)
+            return MarketOnly(host.key, self.network, plain, rows, seen)
+        market = SeenMarket(self.network, host.peer_id, self.sharing.craft)
+        market.seen = seen
         brain = Brain(key=host.key, network=self.network, instance=INSTANCE, rows=rows)
         brain.market = market
         return brain
@@ -198,25 +203,35 @@ class World:
     def _release(self, host: Host, effects: tuple[Any, ...]) -> None:
         if not effects:
             return
-        others: Sequence[Any] = effects
-        if any(type(one) is Save for one in effects):
-            rows, others = saves_first(effects)
-            host.save(rows)
-            for watch in self.row_watchers:
-                for row in rows:
-                    watch(host, row)
-            if host.dies_after_save:
-                self.totals["torn"] += 1
-                self.crash(host)
+        for one in effects:
+            if type(one) is Save:
+                rows, others = saves_first(effects)
+                if self._keep(host, rows):
+                    self._perform(host, others)
                 return
-        for effect in others:
+        self._perform(host, effects)
+
+    def _keep(self, host: Host, rows: list[Save]) -> bool:
+        """Commit rows; False when the host dies right after it."""
+        host.save(rows)
+        for watch in self.row_watchers:
+            for row in rows:
+                watch(host, row)
+        if host.dies_after_save:
+            self.totals["torn"] += 1
+            self.crash(host)
+            return False
+        return True
+
+    def _perform(self, host: Host, effects: Sequence[Any]) -> None:
+        performers, watching = self.performers, self.effect_watchers
+        for effect in effects:
             kind = type(effect)
-            action = self.performers.get(kind)
+            action = performers.get(kind)
             if action is not None:
                 action(host, effect)
-            watching = self.effect_watchers.get(kind)
-            if watching is not None:
-                for watch_effect in watching:
+            if kind in watching:
+                for watch_effect in watching[kind]:
                     watch_effect(host, effect)
 
     def watch(self, kind: type, watcher: Watcher) -> None:
