@@ -189,8 +189,10 @@ def _chain(settings: Settings) -> Finding:
 
 
 def _clock(status: dict[str, Any] | None) -> Finding:
-    if status is None or status.get("clock_offset_us") is None:
+    if status is None or not status["neighbours"]:
         return Finding(name="clock", state=FINE, said="not compared yet: that needs a running node with neighbours")
+    if status["clock_offset_us"] is None:
+        return Finding(name="clock", state=FINE, said="close enough to the neighbours'")
     said = (
         f"{abs(status['clock_offset_us']) / 1e6:.2f} s {'behind' if status['clock_offset_us'] > 0 else 'ahead of'} the neighbours"
     )

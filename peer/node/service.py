@@ -177,8 +177,10 @@ class Service:
         """Tell an event that is answered at once. Raises what it is refused for."""
         answers: list[Reply] = []
         self._performer.replies[request] = answers.append
-        await self._driver.ask(event)
-        self._performer.replies.pop(request, None)
+        try:
+            await self._driver.ask(event)
+        finally:
+            self._performer.replies.pop(request, None)
         for reply in answers:
             if reply.code:
                 raise Refused(reply.code, reply.sentence)

@@ -180,9 +180,10 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("status", "state", "word"),
     [
         (None, FINE, "not compared"),
-        ({"clock_offset_us": None, "clock_skewed": False}, FINE, "not compared"),
-        ({"clock_offset_us": 30_000, "clock_skewed": False}, FINE, "0.03 s behind"),
-        ({"clock_offset_us": -5_000_000, "clock_skewed": True}, FAULT, "5.00 s ahead"),
+        ({"neighbours": [], "clock_offset_us": None, "clock_skewed": False}, FINE, "not compared"),
+        ({"neighbours": ["a"], "clock_offset_us": None, "clock_skewed": False}, FINE, "close enough"),
+        ({"neighbours": ["a"], "clock_offset_us": 30_000, "clock_skewed": False}, FINE, "0.03 s behind"),
+        ({"neighbours": ["a"], "clock_offset_us": -5_000_000, "clock_skewed": True}, FAULT, "5.00 s ahead"),
     ],
 )
 def test_the_clock_is_judged_by_the_neighbours(status: dict[str, Any] | None, state: str, word: str) -> None:
