@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from peer.offer import Offer, read_offer
 from wire.errors import LocalFault, Refused
-from wire.limits import ARTICLE_MAX_CHARS, PRICE_MAX_MSAT, SUPPLY_MAX_SAT, WORKERS_MAX
-from wire.money import parse_msat, show_msat
+from wire.limits import SUPPLY_MAX_SAT
 from wire.network import Network, network_named
 
 VERSION: Final = "0.1.0"
@@ -38,22 +38,6 @@ class ChainChoice:
 
     kind: str
     url: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What a seller puts up: a worker by name or a ``command`` template, the article it serves (None: the worker's own), the
-    price of a unit (None: under mandates), and how many at once. ``blender`` is the program of the worker blender, ``share``
-    are folders that a command can read.
-    """
-
-    worker: str | None
-    article: str | None
-    ask_msat: int | None
-    slots: int = 1
-    command: str | None = None
-    blender: Path | None = None
-    share: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,67 +142,13 @@ def _satoshi(value: object) -> int:
     return value
 
 
-_OFFER_KEYS: Final[dict[str, type]] = {
-    "worker": str,
-    "command": str,
-    "article": str,
-    "ask": str,
-    "slots": int,
-    "blender": str,
-    "share": list,
-}
-
-
-def _offer(value: object) -> Offer:
-    if not isinstance(value, dict):
-        raise _BadValue("each offer is a table: [[sell]]")
-    for name, given in value.items():
-        if name not in _OFFER_KEYS:
-            raise _BadValue(f"an offer has no {name!r}; known are {', '.join(_OFFER_KEYS)}")
-        if type(given) is not _OFFER_KEYS[name]:
-            raise _BadValue(f"{name!r} in an offer takes a {_OFFER_KEYS[name].__name__}")
-    share = value.get("share", [])
-    if not all(isinstance(one, str) for one in share):
-        raise _BadValue("'share' in an offer takes a list of folders")
-    try:
-        return check_offer(
-            Offer(
-                worker=value.get("worker"),
-                command=value.get("command"),
-                article=value.get("article"),
-                ask_msat=parse_msat(value["ask"]) if "ask" in value else None,
-                slots=value.get("slots", 1),
-                blender=Path(value["blender"]).expanduser() if "blender" in value else None,
-                share=tuple(Path(one).expanduser() for one in share),
-            )
-        )
-    except Refused as refused:
-        raise _BadValue(refused.sentence) from None
-
-
-def check_offer(offer: Offer) -> Offer:
-    """``offer`` if it makes sense by itself. Raises ``Refused``."""
-    if (offer.worker is None) == (offer.command is None):
-        raise Refused("bad-offer", "an offer names a worker or a command, and not both")
-    if offer.command is not None and offer.article is None:
-        raise Refused("bad-offer", "a command needs the article that it serves")
-    if offer.article is not None and not 0 < len(offer.article) <= ARTICLE_MAX_CHARS:
-        raise Refused("bad-offer", f"an article has 1 to {ARTICLE_MAX_CHARS} characters")
-    if offer.share and offer.command is None:
-        raise Refused("bad-offer", "only a command can be shown folders")
-    if offer.blender is not None and offer.worker != "blender":
-        raise Refused("bad-offer", "the path of Blender belongs to the worker blender")
-    if offer.ask_msat is not None and offer.ask_msat > PRICE_MAX_MSAT:
-        raise Refused("bad-offer", f"a unit costs at most {show_msat(PRICE_MAX_MSAT)}")
-    if not 1 <= offer.slots <= WORKERS_MAX:
-        raise Refused("bad-offer", f"an offer has 1 to {WORKERS_MAX} slots")
-    return offer
-
-
 def _offers(value: object) -> tuple[Offer, ...]:
     if not isinstance(value, list | tuple):
         raise _BadValue("it takes tables: [[sell]]")
-    return tuple(_offer(one) for one in value)
+    try:
+        return tuple(read_offer(one) for one in value)
+    except Refused as refused:
+        raise _BadValue(refused.sentence) from None
 
 
 def _format(value: object) -> str:

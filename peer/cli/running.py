@@ -18,7 +18,8 @@ from peer.cli.options import (
     settings_from,
 )
 from peer.cli.words import set_up_logging
-from peer.config import DemoOptions, Offer, Settings, check_offer, home_folder
+from peer.config import DemoOptions, Settings, home_folder
+from peer.offer import Offer, check_offer
 from wire.errors import Refused
 from wire.limits import WORKERS_MAX
 

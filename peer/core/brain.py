@@ -253,12 +253,10 @@ class Brain:
 
     def _no_more(self, requests: list[int], why: str) -> list[Any]:
         """The mandate of these requests has ended: those that have no seller yet are given up."""
-        effects: list[Any] = []
-        for number in requests:
-            request = self.buying.requests.get(number)
-            if request is not None and request.unit is None:
-                effects += self.buying.refuse(number, "mandate-ended", f"the mandate that allowed this bid has {why}")
-        return effects
+        held = [self.buying.requests.get(number) for number in requests]
+        waiting = [one.number for one in held if one is not None and one.unit is None]
+        sentence = f"the mandate that allowed this bid has {why}"
+        return [effect for number in waiting for effect in self.buying.refuse(number, "mandate-ended", sentence)]
 
     def _pay(self, event: node.PayWanted, now: Instant) -> list[Any]:
         self.mandates.paid(self.buying.ledger.units[event.unit].request)

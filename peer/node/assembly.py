@@ -17,7 +17,7 @@ from dht.shell.directory import DirectoryService
 from orderbook.core.events import NeighbourDown, NeighbourUp
 from orderbook.shell.relay import RelayService
 from peer.api.service import Json
-from peer.config import Offer, Settings
+from peer.config import Settings
 from peer.core.brain import Brain
 from peer.core.events import LetterArrived, PeerDown, PeerUp, SellAsked, Tick
 from peer.journal import Journal
@@ -34,6 +34,7 @@ from peer.node.registry import Registry, Worker
 from peer.node.service import Service
 from peer.node.tasks import UnitTasks
 from peer.node.views import Views, peer_facts
+from peer.offer import Offer
 from peer.workers.pool import open_pool
 from wire.account import account_of
 from wire.effects import Blame

@@ -2,7 +2,7 @@
 
 import trio
 
-from peer.config import Offer
+from peer.offer import Offer
 from peer.workers.blender.spec import blender_worker
 from peer.workers.command import command_worker
 from peer.workers.spec import WorkerSpec, built_in

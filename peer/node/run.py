@@ -15,7 +15,7 @@ import trio
 
 from cafs.shell.store import Store
 from peer.api.server import bind_loopback, serve_api
-from peer.config import Offer, Settings
+from peer.config import Settings
 from peer.core.brain import TABLES, Brain
 from peer.home import Home
 from peer.journal import open_journal
@@ -25,6 +25,7 @@ from peer.node.money import open_money
 from peer.node.notify import Notifier
 from peer.node.stopping import drain, tell_status
 from peer.node.tidying import tidy
+from peer.offer import Offer
 from peer.workers.http import worker_client
 from wire.account import account_of
 from wire.keys import show_peer

@@ -14,8 +14,9 @@ import trio
 import trio.to_thread
 
 from peer.cli.app import run
-from peer.config import VERSION, DemoOptions, Offer, Settings
+from peer.config import VERSION, DemoOptions, Settings
 from peer.home import Home
+from peer.offer import Offer
 from tests.api.node import TOKEN, FakeNode, served
 from wire.account import account_of, to_wif
 from wire.errors import InvariantBroken, LocalFault, Refused

@@ -28,6 +28,8 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
         allow_mainnet=False,
         mainnet_cap_sat=0,
         log_level="info",
+        log_format="text",
+        sell=(),
     )
 
 

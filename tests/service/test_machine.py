@@ -18,8 +18,9 @@ import trio.to_thread
 from peer.cli import checks
 from peer.cli.app import run
 from peer.cli.checks import FAULT, FINE, WARNING, Finding, examine
-from peer.config import Offer, load_settings
+from peer.config import load_settings
 from peer.home import Home
+from peer.offer import Offer
 from tests.api.node import TOKEN, FakeNode, Served, served
 from wire import limits
 from wire.errors import LocalFault, Refused
