@@ -44,6 +44,7 @@ from wire.moments import SECOND
 
 _LOG: Final = logging.getLogger("bitwrk.node")
 BALANCE_EVERY_S: Final = 2.0
+_SIZES: Final = frozenset({"lines", "lines-up", "letters-waiting", "neighbours", "dialling"})  # told as other figures, if at all
 _NUMBERS_PER_SECOND: Final = 1 << 20  # so that no run of the node names anything as an earlier one did
 
 
@@ -307,4 +308,12 @@ class Assembly:
         }
 
     def _noticed(self) -> Figures:
-        return self.performer.counters
+        """What was dropped or noticed: by the brain under its own codes, by the roads to others under theirs."""
+        found: dict[str, float] = dict(self.performer.counters)
+        for road, counted in (
+            ("net", self.net.statistics().counters),
+            ("courier", self.courier.statistics()),
+            ("relay", self._relay.statistics()),
+        ):
+            found |= {f"{road}-{code}": count for code, count in counted.items() if code not in _SIZES}
+        return found
