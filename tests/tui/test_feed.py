@@ -15,6 +15,20 @@ from wire.errors import LocalFault
 PATIENCE_S = 20
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rhythm of a minute in a second."""
+    monkeypatch.setattr(feed, "POLL_S", 0.2)
+    monkeypatch.setattr(feed, "GAP_S", 0.01)
+    monkeypatch.setattr(feed, "RETRY_FIRST_S", 0.1)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read but what events say has changed."""
+    monkeypatch.setattr(feed, "POLL_S", 3_600)
+
+
 class Heard:
     """A feed under test and all that it told."""
 
@@ -69,6 +83,7 @@ def test_everything_is_read_at_first_and_told_as_one_state() -> None:
 
 
 @pytest.mark.parametrize("kind", [*CHANGED_BY, "a kind of the future"])
+@pytest.mark.usefixtures("patient")
 def test_an_event_makes_just_what_it_may_have_changed_read_again(kind: str) -> None:
     async def test(node: FakeNode, heard: Heard) -> None:
         await heard.until(lambda one: one.connected)

@@ -60,9 +60,9 @@ def book_row(line: Json, past: tuple[int | None, ...]) -> Row:
         ),
         article=text(line, "article"),
         facts=(
+            ("State", state),
             ("Article", text(line, "article")),
             ("Book", "free: nothing is paid, no escrow" if free else "paid, settled in escrow"),
-            ("State", state),
             ("Wanted", plural(buys, "unit") + f" by {plural(whole(line, 'buyers') or 0, 'buyer')}" if buys else "nothing"),
             ("Offered", plural(sells, "unit") + f" by {plural(whole(line, 'sellers') or 0, 'seller')}" if sells else "nothing"),
             ("Best bid and ask", f"{_price(bid, free)} and {_price(ask, free)}" if buys or sells else ""),

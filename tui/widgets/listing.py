@@ -164,7 +164,9 @@ class Listing(ScrollView, can_focus=True):
 
     def _retitle(self) -> None:
         place = f" {self._index + 1}/{len(self._rows)}" if self._rows else ""
-        self.border_title = f"{self._title}{place}"
+        title = f"{self._title}{place}"
+        if title != self.border_title:  # setting it draws the whole table
+            self.border_title = title
 
     # --- drawing ------------------------------------------------------------------------------------------------------
     def on_mount(self) -> None:
