@@ -61,5 +61,5 @@ class Street:
 @asynccontextmanager
 async def open_street(folder: Path) -> AsyncIterator[Street]:
     """A street whose processes end with the test."""
-    async with open_cluster(folder) as cluster, httpx.AsyncClient(timeout=PATIENCE_S) as client:
+    async with open_cluster(folder) as cluster, httpx.AsyncClient(timeout=2 * PATIENCE_S) as client:
         yield Street(cluster, client)
