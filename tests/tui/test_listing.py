@@ -63,6 +63,14 @@ def bench(test: Callable[[Spied, Pilot[None]], Awaitable[None]], size: tuple[int
     asyncio.run(run())
 
 
+async def resize(table: Listing, pilot: Pilot[None], width: int, height: int) -> None:
+    """Resize the window, and wait until the table has heard of it."""
+    await pilot.resize_terminal(width, height)
+    async with asyncio.timeout(20):
+        while table.size.width != width:
+            await pilot.pause()
+
+
 def shown(table: Listing) -> str:
     return " ".join(table.titles)
 
@@ -175,15 +183,12 @@ def test_a_click_chooses() -> None:
 def test_columns_go_and_come_with_the_width() -> None:
     async def test(table: Spied, pilot: Pilot[None]) -> None:
         table.show(rows("a"))
-        await pilot.resize_terminal(20, 6)
-        await pilot.pause()
+        await resize(table, pilot, 20, 6)
         assert shown(table) == "Name Value"
         assert line(table, 1).split() == ["a", "1"]
-        await pilot.resize_terminal(60, 6)
-        await pilot.pause()
+        await resize(table, pilot, 60, 6)
         assert shown(table) == "Name Value Remark"
-        await pilot.resize_terminal(3, 2)
-        await pilot.pause()
+        await resize(table, pilot, 3, 2)
         assert shown(table) == "Name"
 
     bench(test)
@@ -198,8 +203,7 @@ def test_every_line_is_exactly_as_wide_as_the_window_whatever_it_holds() -> None
             ]
         )
         for width in (3, 17, 40):
-            await pilot.resize_terminal(width, 6)
-            await pilot.pause()
+            await resize(table, pilot, width, 6)
             assert [table.render_line(y).cell_length for y in range(6)] == [width] * 6
 
     bench(test)

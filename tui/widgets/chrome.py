@@ -108,8 +108,8 @@ class Banner(Static):
         """Show what is wrong with this state of things."""
         self.sentence = snapshot.notice
         if not snapshot.connected:
-            stale = "old state below, " if snapshot.heard else ""
-            self.sentence = f"{snapshot.notice} · {stale}trying again"
+            gone = "node gone, trying again; old state below" if snapshot.heard else "no node yet, trying again"
+            self.sentence = f"{gone} · {snapshot.notice}"
         self.display = bool(self.sentence)
         self.set_class(not snapshot.connected, "-gone")
         self.update(Content(self.sentence))
