@@ -5,12 +5,13 @@ Nothing is judged here: prices, limits and names are sent as they were entered, 
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tui.link import Link
-from tui.words import short
+from tui.words import plural, short
 from wire.errors import LocalFault, Refused
 
 
@@ -56,10 +57,18 @@ async def sell(link: Link, worker: str, article: str, price: str, slots: str) ->
     return f"{worker} is on offer"
 
 
-async def cancel(link: Link, order: str) -> str:
-    """Withdraw an order or close a stall."""
-    await link.ask("DELETE", f"orders/{quote(order, safe='')}")
-    return "the order is cancelled"
+async def cancel(link: Link, orders: Sequence[str]) -> str:
+    """Withdraw orders, or close a stall. Those that have found a partner meanwhile are passed over."""
+    cancelled = 0
+    for order in orders:
+        try:
+            await link.ask("DELETE", f"orders/{quote(order, safe='')}")
+        except Refused as refused:
+            if refused.code != "unknown-order" or len(orders) == 1:
+                raise
+        else:
+            cancelled += 1
+    return "the order is cancelled" if len(orders) == 1 else f"{plural(cancelled, 'order')} cancelled"
 
 
 async def grant(link: Link, side: str, article: str, price: str, trades: str, minutes: str) -> str:

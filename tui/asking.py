@@ -5,6 +5,7 @@ from typing import Protocol
 
 from tui import actions
 from tui.feed import Feed
+from tui.screens.orders import waiting
 from tui.widgets.form import Field, Form, Values
 from tui.widgets.listing import Row
 from tui.words import plural, short, text
@@ -148,17 +149,20 @@ class Asking:
         )
 
     def _cancel(self, row: Row | None) -> Form | str:
-        name = "" if row is None else row.key.removeprefix("order:")
-        line = next((one for one in self._app.feed.latest.orders if text(one, "id") == name), None)
-        if line is None or line.get("state") not in ("waiting", "working", "open"):
+        orders = self._app.feed.latest.orders
+        key = "" if row is None else row.key
+        lines = waiting(orders).get(key) or [one for one in orders if text(one, "id") == key.removeprefix("order:")]
+        if not lines or lines[0].get("state") not in ("waiting", "working", "open"):
             return "choose an open order of your own first"
+        names = tuple(text(one, "id") for one in lines)
+        several = len(names) > 1
         return self._made(
-            f"cancel {name}",
-            "Cancel this order?",
-            f"{text(line, 'side')} {text(line, 'article')}. What both sides have signed is completed all the same.",
+            f"cancel {names[0]}",
+            f"Cancel these {len(names)} orders?" if several else "Cancel this order?",
+            f"{text(lines[0], 'side')} {text(lines[0], 'article')}. What both sides have signed is completed all the same.",
             (),
-            "Cancel the order",
-            lambda said: actions.cancel(self._app.feed.link, name),
+            "Cancel the orders" if several else "Cancel the order",
+            lambda said: actions.cancel(self._app.feed.link, names),
         )
 
     def _remove(self, row: Row | None) -> Form | str:

@@ -35,6 +35,7 @@ class FakeNode:
         self.files: dict[str, bytes] = {}
         self.fault: type[httpx.TransportError] | None = None
         self.found = 0
+        self.missing: set[str] = set()
         self.slow = asyncio.Event()
         self.slow.set()
         self._turn = asyncio.Event()
@@ -83,6 +84,8 @@ class FakeNode:
         body = json.loads(raw) if request.headers.get("content-type") == "application/json" else raw or dict(request.url.params)
         self.asked.append((request.method, path, body))
         await self.slow.wait()
+        if path in self.missing:
+            return httpx.Response(404, json={"error": "unknown-order", "reason": "there is no such order"})
         for begin, (status, code, reason) in self.refusals.items():
             if path.startswith(begin):
                 return httpx.Response(status, json={"error": code, "reason": reason})

@@ -27,7 +27,8 @@ RAYS: Final = "net.bitwrk/rays/1"
 BLENDER: Final = "net.bitwrk/blender/1/4.5/2G"
 SIZES: Final = ((80, 24), (160, 48))
 MOST_BYTES: Final = 200_000
-COLOURS: Final = 192
+AUCTIONS: Final = 4
+COLOURS: Final = 112
 
 
 def works(columns: int, rows: int, samples: int) -> Sequence[bytes]:
@@ -49,7 +50,7 @@ def lively(stage: Stage) -> Node:
     bert = stage.node("bert", "sell", "--worker", "rays", "--ask", "uBTC 31", bootstrap=anna)
     stage.node("carol", "sell", "--worker", "echo", "--ask", "sat 0", bootstrap=bert)
     node = stage.node("own", "sell", "--worker", "rays", "--ask", "uBTC 45", bootstrap=anna)
-    stage.rich(node, 5_000_000)
+    stage.rich(node, 20_000_000)
     for worker, article in (("blender-1", BLENDER), ("blender-2", BLENDER)):
         body = {"id": worker, "article": article, "pushurl": "http://127.0.0.1:8100/" + worker}
         stage.ask(node, "POST", "/v1/workers", json=body).raise_for_status()
@@ -73,7 +74,7 @@ def save(app: Dashboard, target: Path) -> None:
     png = subprocess.run(
         ["rsvg-convert", "--format=png", f"--zoom={zoom}"], input=drawn.encode(), capture_output=True, check=True
     ).stdout
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE)
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, kmeans=3, dither=Image.Dither.NONE)
     image.save(target, optimize=True)
     size = target.stat().st_size
     if size >= MOST_BYTES:
@@ -87,9 +88,13 @@ async def screens(node: Node, folder: Path, columns: int, rows: int) -> None:
     async with app.run_test(size=(columns, rows)) as pilot:
         name = f"{columns}x{rows}"
         await reached(pilot)
+        await until(pilot, lambda: any(prices_known(past) for past in app.feed.latest.prices.values()))
         for key, screen in (("1", "market"), ("2", "activity"), ("3", "work"), ("4", "money"), ("5", "peers")):
             await pilot.press(key)
             if screen == "activity":
+                trades = table(pilot, "trades").rows
+                first = next(place for place, row in enumerate(trades) if not row.key.startswith("placed:"))
+                await pilot.press(*["down"] * first)
                 await busy(pilot)
             if screen == "market":
                 while (row := table(pilot, "books").current) is None or (row.article, row.tone) != (RAYS, ""):
@@ -102,6 +107,11 @@ async def screens(node: Node, folder: Path, columns: int, rows: int) -> None:
         await pilot.press("escape", "question_mark")
         await pilot.pause()
         save(app, folder / f"tui-help-{name}.png")
+
+
+def prices_known(past: Sequence[int | None]) -> bool:
+    """Whether a book was seen trading for some auctions, the latest of them too."""
+    return len(past) >= AUCTIONS and past[-1] is not None
 
 
 async def busy(pilot: Pilot[None]) -> None:
@@ -130,7 +140,7 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, open_stage(Path(scratch)) as stage:
         node = lively(stage)
         for columns, rows in SIZES:
-            for work in works(4, 4, 24):
+            for work in works(8, 6, 72):
                 order(stage, node, work)
             asyncio.run(screens(node, folder, columns, rows))
         asyncio.run(gone(stage, node, folder))

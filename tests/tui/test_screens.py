@@ -15,8 +15,9 @@ from tests.tui.driving import board, reached, seen, table, texts, until
 from tests.tui.fake import FakeNode, dashboard
 from tui.plain import SUBSTITUTE
 from tui.screens.activity import placed_row, trade_row
-from tui.screens.market import book_row, order_row
+from tui.screens.market import book_row
 from tui.screens.money import channel_row
+from tui.screens.orders import order_row, order_rows, placed_key
 from tui.screens.peers import peer_row
 from tui.screens.work import mandate_row, stall_row, worker_row
 from tui.widgets.chrome import Banner
@@ -145,7 +146,7 @@ def showing(
 
     async def run() -> None:
         node = make()
-        async with dashboard(node).run_test(size=size) as pilot:
+        async with dashboard(node).run_test(size=size, notifications=True) as pilot:
             await reached(pilot)
             await test(node, pilot)
 
@@ -243,6 +244,28 @@ def test_every_phase_is_shown_with_its_reason_and_the_finished_are_greyed() -> N
     showing(SIZES[1], phases, test)
 
 
+def test_purchases_that_wait_alike_stand_in_one_row() -> None:
+    def many() -> FakeNode:
+        node = full()
+        alike = [PURCHASE | {"id": f"{number:x}"} for number in range(16, 45)]
+        node.lists["orders"] = [*alike, PURCHASE | {"price_msat": None, "id": "f0"}, PURCHASE | {"state": "working", "id": "f1"}]
+        return node
+
+    async def test(node: FakeNode, pilot: Pilot[None]) -> None:
+        assert [(cells[0], cells[3]) for cells in texts(pilot, "orders")] == [("buy", "29"), ("buy", "1"), ("buy", "1")]
+        await pilot.press("2")
+        assert [cells[0] for cells in texts(pilot, "trades")] == ["○ placed ×29", "○ placed", "✓ finished"]
+        assert [cells[4] for cells in texts(pilot, "trades")][:2] == ["uBTC 340", "free"]
+        await pilot.press("d")
+        await until(pilot, lambda: "Cancel these 29 orders?" in seen(pilot))
+        node.missing.add("orders/12")
+        await pilot.press("enter")
+        await until(pilot, lambda: "28 orders cancelled" in seen(pilot))
+        assert [path for _, path, _ in node.asked] == [f"orders/{number:x}" for number in range(16, 45)]
+
+    showing(SIZES[0], many, test)
+
+
 def test_why_a_book_is_not_ready_is_said() -> None:
     def waiting() -> FakeNode:
         node = FakeNode()
@@ -319,9 +342,10 @@ LINES = st.dictionaries(
 def test_no_answer_of_a_node_breaks_a_row(line: dict[str, Any], past: list[int | None]) -> None:
     rows: list[Row] = [
         book_row(line, tuple(past)),
-        order_row(line),
+        order_row(line, "key", 3),
+        *order_rows([line, line]),
         trade_row(line, NOW_US),
-        placed_row(line),
+        placed_row(placed_key(line), [line, line]),
         worker_row(line),
         stall_row(line),
         mandate_row(line, NOW_US),

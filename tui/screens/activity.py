@@ -1,15 +1,16 @@
 """Activity: every trade with its phase, its partner, its price and the reason in words; the newest first, the finished greyed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
 from tui.feed import Json, Snapshot
+from tui.screens.orders import waiting
 from tui.widgets.fit import Column
 from tui.widgets.listing import Cell, Listing, Row
 from tui.widgets.pane import Pane
-from tui.words import FADED, UNDER_WAY, phase_tone, phase_word, price, short, since, text, whole
+from tui.words import FADED, UNDER_WAY, phase_tone, phase_word, plural, price, short, since, text, whole
 
 _TRADES = (
     Column(title="Phase", least=14, most=17, rank=100),
@@ -47,7 +48,7 @@ def trade_row(line: Json, now_us: int) -> Row:
             ("Reason", text(line, "reason")),
             ("Trade", f"{'bought from' if bought else 'sold to'} {text(line, 'account')} for {price(msat, free=free)}"),
             ("Article", text(line, "article")),
-            ("Phase", phase if changed is None else f"{phase} since {since(changed, now_us)}"),
+            ("Phase", phase if changed is None else f"{phase}, {since(changed, now_us)} ago"),
             ("Peer", text(line, "peer")),
             ("Work", text(line, "work")),
             ("Result", text(line, "result")),
@@ -57,15 +58,21 @@ def trade_row(line: Json, now_us: int) -> Row:
     )
 
 
-def placed_row(line: Json) -> Row:
-    """A purchase that has no partner yet."""
+def placed_row(key: str, lines: Sequence[Json]) -> Row:
+    """Purchases of one article at one price that have no partner yet."""
+    line = lines[0]
     msat = whole(line, "price_msat")
+    cost = price(msat, free=msat is None)
     reason = text(line, "reason") or "waits for a seller"
+    many = f" ×{len(lines)}" if len(lines) > 1 else ""
     return Row(
-        key=f"order:{text(line, 'id')}",
-        cells=(phase_word("placed"), "", "buy", text(line, "article"), price(msat, free=msat is None), "", "", reason),
+        key=key,
+        cells=(f"{phase_word('placed')}{many}", "", "buy", text(line, "article"), cost, "", "", reason),
         article=text(line, "article"),
-        facts=(("Reason", reason), ("Order", f"buy {text(line, 'article')} for at most {price(msat, free=msat is None)}")),
+        facts=(
+            ("Reason", reason),
+            ("Order", f"buy {plural(len(lines), 'unit')} of {text(line, 'article')} for at most {cost} each"),
+        ),
     )
 
 
@@ -86,9 +93,8 @@ class Activity(Pane):
 
     def show(self, snapshot: Snapshot, now_us: int) -> None:
         """Show orders that wait for a partner, then the trades."""
-        waiting = [line for line in snapshot.orders if line.get("side") == "buy" and line.get("state") == "waiting"]
         trades = [trade_row(line, now_us) for line in snapshot.trades]
-        self.listing("trades").show([*(placed_row(line) for line in waiting), *trades])
+        self.listing("trades").show([*(placed_row(key, lines) for key, lines in waiting(snapshot.orders).items()), *trades])
 
 
 def under_way(snapshot: Snapshot) -> int:

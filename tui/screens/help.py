@@ -15,7 +15,7 @@ KEYS = (
     ("", (("r", "read everything again now"), ("?", "this help"), ("q", "leave; the node goes on"))),
     ("Market", (("b", "buy: have the work in a file done"), ("s", "sell the time of a worker"))),
     ("", (("f", "follow the books of an article"), ("d", "cancel the chosen order"))),
-    ("Activity", (("o", "save the result of the chosen trade"), ("d", "cancel a purchase that still waits"))),
+    ("Activity", (("o", "save the result of the chosen trade"), ("d", "cancel the purchases that still wait"))),
     ("Work", (("w", "register a worker that listens on this machine"), ("s", "sell"))),
     ("", (("m", "grant a mandate: trades that need no asking"), ("d", "unregister, close or revoke what is chosen"))),
     ("Money", (("x", "close all channels on chain"),)),

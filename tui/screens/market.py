@@ -6,10 +6,11 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from tui.feed import Json, Snapshot
+from tui.screens.orders import order_rows
 from tui.widgets.fit import Column
 from tui.widgets.listing import Cell, Listing, Row
 from tui.widgets.pane import Pane
-from tui.words import BAD, BUSY, FADED, GOOD, NOTHING, count, money, plural, price, sparkline, text, whole
+from tui.words import BAD, FADED, GOOD, NOTHING, count, money, plural, price, sparkline, text, whole
 
 _BOOKS = (
     Column(title="Article", least=17, most=48, rank=100, spare=True, tail=True),
@@ -80,54 +81,8 @@ def _history(past: tuple[int | None, ...]) -> str:
     known = [one for one in past if one is not None]
     if not known:
         return ""
-    if len(known) == 1:
-        return money(known[0])
-    return f"{sparkline(list(past))}  {money(min(known))} to {money(max(known))}"
-
-
-_ORDER_TONES = {"working": BUSY, "open": GOOD, "failed": BAD, "done": FADED, "cancelled": FADED, "closed": FADED}
-
-
-def order_row(line: Json) -> Row:
-    """One order of the owner: a purchase, what became of one, or a stall that sells."""
-    buys = line.get("side") == "buy"
-    state, reason, quantity = text(line, "state"), text(line, "reason"), whole(line, "quantity")
-    if not buys and not reason and state == "open":
-        reason = f"{plural(quantity, 'unit')} on offer" if quantity else "no worker is free"
-    tone = _ORDER_TONES.get(state, "")
-    cost = asked(line)
-    said = f"{state}: {reason}" if reason and state != "open" else reason or state
-    return Row(
-        key=text(line, "id"),
-        cells=(
-            text(line, "side"),
-            text(line, "article"),
-            cost,
-            count(quantity if buys else whole(line, "slots")),
-            count(whole(line, "attempts")),
-            Cell(said, FADED if state == "open" and not quantity else tone),
-        ),
-        tone=FADED if state in ("done", "cancelled", "failed") else "",
-        article=text(line, "article"),
-        facts=(
-            ("State", said),
-            ("Order", f"{text(line, 'side')} {text(line, 'article')}"),
-            ("Highest price" if buys else "Price", cost),
-            ("Worker", text(line, "worker")),
-            ("Mandate", text(line, "mandate")),
-            ("Work", text(line, "work")),
-            ("Result", text(line, "result")),
-            ("Id", text(line, "id")),
-        ),
-    )
-
-
-def asked(line: Json) -> str:
-    """The price of an order; a stall may have none until a mandate gives it one."""
-    msat = whole(line, "price_msat")
-    if line.get("mandated") is True:
-        return NOTHING if msat is None else price(msat)
-    return price(msat, free=msat is None)
+    least, most = money(min(known)), money(max(known))
+    return f"{sparkline(list(past))}  {least if least == most else f'{least} to {most}'}"
 
 
 class Market(Pane):
@@ -152,4 +107,4 @@ class Market(Pane):
         del now_us
         prices: Mapping[str, tuple[int | None, ...]] = snapshot.prices
         self.listing("books").show([book_row(line, prices.get(text(line, "book"), ())) for line in snapshot.books])
-        self.listing("orders").show([order_row(line) for line in snapshot.orders])
+        self.listing("orders").show(order_rows(snapshot.orders))

@@ -15,7 +15,7 @@ _PEERS = (
     Column(title="Standing", least=8, most=12, rank=90),
     Column(title="Since", least=6, most=6, rank=60, right=True),
     Column(title="Address", least=21, most=48, rank=50),
-    Column(title="Remark", least=12, most=80, rank=40, spare=True),
+    Column(title="Remark", least=6, most=80, rank=40, spare=True),
 )
 
 

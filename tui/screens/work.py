@@ -6,7 +6,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from tui.feed import Json, Snapshot
-from tui.screens.market import order_row
+from tui.screens.orders import order_row
 from tui.widgets.fit import Column
 from tui.widgets.listing import Cell, Listing, Row
 from tui.widgets.pane import Pane
@@ -79,9 +79,9 @@ def worker_row(line: Json) -> Row:
 
 def stall_row(line: Json) -> Row:
     """One stall."""
-    order = order_row(line)
+    order = order_row(line, f"order:{text(line, 'id')}")
     return Row(
-        key=f"order:{order.key}",
+        key=order.key,
         cells=(text(line, "worker"), text(line, "article"), order.cells[2], order.cells[3], order.cells[5]),
         article=order.article,
         facts=order.facts,
