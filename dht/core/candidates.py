@@ -4,6 +4,9 @@ A provider record says only that somebody once announced himself, so a candidate
 One that cannot be met is left alone for a growing while and forgotten after some failures; whoever is found again later
 starts afresh. The order in which candidates are asked comes from a digest with our own id in it, so every node prefers others
 and the neighbourhoods of all form a random mesh.
+
+The mesh moves: every round one more candidate is asked, drawn from all we know by the round's number, and when neighbours
+are many one of them is let go. So two halves that lost each other while each had neighbours enough find each other again.
 """
 
 import enum
@@ -12,7 +15,14 @@ from typing import Final
 
 from wire.digest import digest
 from wire.keys import PeerId
-from wire.limits import CANDIDATE_LIFE_S, CANDIDATES_PER_ARTICLE_MAX, DIAL_TIMEOUT_S, NEIGHBOURS_MAX, NEIGHBOURS_MIN
+from wire.limits import (
+    CANDIDATE_LIFE_S,
+    CANDIDATES_PER_ARTICLE_MAX,
+    DIAL_TIMEOUT_S,
+    NEIGHBOURS_EASY,
+    NEIGHBOURS_MAX,
+    NEIGHBOURS_MIN,
+)
 from wire.moments import SECOND, Instant, after
 
 _MEET_US: Final = 4 * DIAL_TIMEOUT_S * SECOND
@@ -70,6 +80,8 @@ class _Candidate:
     """When it may be asked (known), or must have answered (asked)."""
     until: Instant
     failures: int = 0
+    ours: bool = False
+    """Whether we asked for the meeting."""
 
 
 class Candidates:
@@ -109,6 +121,7 @@ class Candidates:
             one.until = after(now, CANDIDATE_LIFE_S * SECOND)
         if happened is Input.JOIN:
             one.failures = 0
+            one.ours = before is State.ASKED or (before is State.JOINED and one.ours)
         elif one.state is State.ASKED and before is State.KNOWN:
             one.ready = after(now, _MEET_US)
         elif one.state is State.KNOWN and before in (State.ASKED, State.JOINED):
@@ -136,6 +149,32 @@ class Candidates:
             self.step(peer, Input.CHOSEN, now)
         return tuple(chosen)
 
+    def stroll(self, number: int, now: Instant) -> PeerId | None:
+        """Whom to ask in round ``number`` although there are neighbours enough; he counts as asked. None when we are full, know
+        nobody else, or have too few neighbours, who are ``choose``'s business.
+        """
+        if self.wanted() or self.full():
+            return None
+        ready = [peer for peer, one in self._all.items() if one.state is State.KNOWN and one.ready <= now]
+        chosen = min(ready, key=lambda peer: self._draw(number, peer), default=None)
+        if chosen is not None:
+            self.step(chosen, Input.CHOSEN, now)
+        return chosen
+
+    def spare(self, number: int) -> tuple[PeerId, ...]:
+        """Neighbours who may be let go in round ``number``, in the order of that round's draw; empty unless they are many."""
+        joined = self.in_state(State.JOINED)
+        return tuple(sorted(joined, key=lambda peer: self._draw(number, peer))) if len(joined) > NEIGHBOURS_EASY else ()
+
+    def too_many(self, newest: PeerId, number: int) -> tuple[PeerId, ...]:
+        """Whom the newest neighbour replaces when there are more than NEIGHBOURS_MAX, in the order of the draw. Never one whom we
+        chose ourselves: strangers who come in numbers cannot drive those out.
+        """
+        if len(self.in_state(State.JOINED)) <= NEIGHBOURS_MAX:
+            return ()
+        theirs = [one for one in self.in_state(State.JOINED) if one != newest and not self._all[one].ours]
+        return tuple(sorted(theirs, key=lambda peer: self._draw(number, peer)))
+
     def wanted(self) -> int:
         """How many more are to be asked: none while ``NEIGHBOURS_MIN`` are joined or asked."""
         return max(0, NEIGHBOURS_MIN - len(self.in_state(State.JOINED, State.ASKED)))
@@ -146,6 +185,9 @@ class Candidates:
 
     def _order(self, peer: PeerId) -> bytes:
         return digest(self._context, self._rank, peer)
+
+    def _draw(self, number: int, peer: PeerId) -> bytes:
+        return digest(self._context, self._rank, peer, number.to_bytes(8, "big"))
 
     def deadline(self) -> Instant | None:
         """When ``expire`` or ``choose`` next has something to do."""

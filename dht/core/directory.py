@@ -5,7 +5,8 @@ every ``REANNOUNCE_S``, sooner when the network around us grows while it is stil
 ``PROVIDE_INTERVAL_S``, because receivers drop what comes faster without a word. For an article that is sought, the
 directory looks again after one second, then two, up to half a minute, as long as it has too few neighbours; a new
 connection starts that over. What it finds are candidates (``dht.core.candidates``); it asks to ``Meet`` as many as are
-missing. Prices, quantities and anything else of value are never in the DHT.
+missing. Once a minute the mesh of an article takes a step. Prices, quantities and anything else of value are never in
+the DHT.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from dht.core.events import (
     Joined,
     Left,
     Meet,
+    Part,
     PeerDown,
     PeerUp,
     Provide,
@@ -40,6 +42,8 @@ from wire.limits import (
     ARTICLE_MAX_CHARS,
     BOOKS_MAX,
     LOOKUP_TIMEOUT_S,
+    MESH_ROUND_S,
+    MESH_STEP_S,
     NEIGHBOURS_MIN,
     PROVIDE_INTERVAL_S,
     REANNOUNCE_S,
@@ -75,9 +79,11 @@ class ArticleView:
 class _Entry:
     article: str
     candidates: Candidates
+    round_at: Instant
     announcing: Errand | None = None
     seeking: Errand | None = None
     look_again_us: int = SEEK_FIRST_S * SECOND
+    round: int = 0
 
 
 def _errand(now: Instant, soon_us: int) -> Errand:
@@ -99,6 +105,7 @@ class Directory:
         self._entries: dict[bytes, _Entry] = {}
         self._connected: set[PeerId] = set()
         self._next_record = Instant(0)
+        self._next_step = Instant(0)
         self._hurried_at: Instant | None = None
 
     # --- what others may ask -------------------------------------------------------------------------------
@@ -117,11 +124,6 @@ class Directory:
         ]
         return tuple(sorted(views, key=lambda view: view.article))
 
-    def has_room(self, article: str) -> bool:
-        """Whether another neighbour for ``article`` should be let in."""
-        entry = self._entries.get(article_key(self._network, article))
-        return entry is not None and not entry.candidates.full()
-
     def next_deadline(self) -> Instant | None:
         """When a ``Tick`` is due."""
         moments: list[Instant] = []
@@ -130,6 +132,8 @@ class Directory:
                 moments.append(Instant(max(entry.announcing.due, self._next_record)))
             if entry.seeking is not None:
                 moments.append(entry.seeking.due)
+                if not entry.candidates.wanted():
+                    moments.append(Instant(max(entry.round_at, self._next_step)))
                 waiting = entry.candidates.deadline()
                 if waiting is not None:
                     moments.append(waiting)
@@ -139,10 +143,10 @@ class Directory:
 
     def handle(self, event: Event, now: Instant) -> tuple[Effect, ...]:
         """Take in one event. Never raises for anything a peer can cause."""
-        counts: list[Effect] = []
+        first: list[Effect] = []
         match event:
             case Announce() | Seek():
-                counts += self._begin(event, now)
+                first += self._begin(event, now)
             case Stop(article=article):
                 self._entries.pop(article_key(self._network, article), None)
             case Provided(key=key):
@@ -151,7 +155,7 @@ class Directory:
                 self._found(key, peers, now)
             case Failed(key=key, announcing=announcing):
                 self._answered(key, Input.FAILED, now, announcing=announcing)
-                counts.append(Count(code="announce-failed" if announcing else "look-failed"))
+                first.append(Count(code="announce-failed" if announcing else "look-failed"))
             case PeerUp(peer=peer):
                 self._on_up(peer, now)
             case PeerDown(peer=peer):
@@ -162,7 +166,7 @@ class Directory:
             case Joined(peer=peer, article=article):
                 entry_or_none = self._entries.get(article_key(self._network, article))
                 if entry_or_none is not None:
-                    entry_or_none.candidates.step(peer, Happened.JOIN, now)
+                    first += self._joined(entry_or_none, peer, now)
             case Left(peer=peer, article=article):
                 entry_or_none = self._entries.get(article_key(self._network, article))
                 if entry_or_none is not None:
@@ -171,7 +175,7 @@ class Directory:
                 pass
             case _:
                 assert_never(event)
-        return (*counts, *self._due(now))
+        return (*first, *self._due(now))
 
     def _begin(self, event: Announce | Seek, now: Instant) -> tuple[Count, ...]:
         key = article_key(self._network, event.article)
@@ -179,7 +183,8 @@ class Directory:
         if entry is None:
             if len(self._entries) >= BOOKS_MAX or not 0 < len(event.article) <= ARTICLE_MAX_CHARS:
                 return (Count(code="articles-over-bound"),)
-            entry = self._entries[key] = _Entry(event.article, Candidates(context(self._network, "meet"), self._me + key))
+            candidates = Candidates(context(self._network, "meet"), self._me + key)
+            entry = self._entries[key] = _Entry(event.article, candidates, after(now, MESH_ROUND_S * SECOND))
         if isinstance(event, Announce) and entry.announcing is None:
             entry.announcing = _errand(now, _GROWTH_US)
         if isinstance(event, Seek) and entry.seeking is None:
@@ -204,6 +209,12 @@ class Directory:
         entry.look_again_us = min(2 * entry.look_again_us, SEEK_MAX_S * SECOND)
         if entry.seeking is not None:
             entry.seeking.step(Input.DONE, now, rest_us)
+
+    def _joined(self, entry: _Entry, peer: PeerId, now: Instant) -> list[Part]:
+        """A neighbour more; where they are too many, another from outside makes room."""
+        entry.candidates.step(peer, Happened.JOIN, now)
+        crowd = entry.candidates.too_many(peer, entry.round)
+        return [Part(peer=one) for one in crowd if self._spares(one)][:1]
 
     def _left(self, entry: _Entry, peer: PeerId, now: Instant) -> None:
         joined = entry.candidates.state(peer) is CandidateState.JOINED
@@ -246,4 +257,27 @@ class Directory:
                 effects.append(Find(key=key))
             entry.candidates.expire(now)
             effects += [Meet(peer=peer, article=entry.article) for peer in entry.candidates.choose(now)]
-        return tuple(effects)
+        return (*effects, *self._step_mesh(now))
+
+    def _step_mesh(self, now: Instant) -> list[Effect]:
+        """One article's round, the most overdue's; the others' wait, so that many articles cost no more than few."""
+        if now < self._next_step:
+            return []
+        moving = [(one.round_at, key) for key, one in self._entries.items() if one.seeking and not one.candidates.wanted()]
+        due = [one for one in moving if one[0] <= now]
+        if not due:
+            return []
+        entry = self._entries[min(due)[1]]
+        self._next_step = after(now, MESH_STEP_S * SECOND)
+        entry.round, entry.round_at = entry.round + 1, after(now, MESH_ROUND_S * SECOND)
+        effects: list[Effect] = []
+        peer = entry.candidates.stroll(entry.round, now)
+        if peer is not None:
+            effects.append(Meet(peer=peer, article=entry.article))
+        spare = next((one for one in entry.candidates.spare(entry.round) if self._spares(one)), None)
+        return effects if spare is None else [*effects, Part(peer=spare)]
+
+    def _spares(self, peer: PeerId) -> bool:
+        """Whether every article that ``peer`` is a neighbour for has neighbours enough without him."""
+        shared = [one for one in self._entries.values() if one.candidates.state(peer) is CandidateState.JOINED]
+        return all(len(one.candidates.in_state(CandidateState.JOINED)) > NEIGHBOURS_MIN for one in shared)

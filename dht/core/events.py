@@ -107,5 +107,12 @@ class Meet:
     article: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """This neighbour is let go, so that others find room; no article here needs him. Answer with ``Left``."""
+
+    peer: PeerId
+
+
 Event = Announce | Seek | Stop | Provided | Found | Failed | PeerUp | PeerDown | Joined | Left | Tick
-Effect = Provide | Find | Meet | Count
+Effect = Provide | Find | Meet | Part | Count

@@ -15,6 +15,7 @@ from dht.core.events import (
     Find,
     Found,
     Meet,
+    Part,
     Provide,
     Provided,
     Tick,
@@ -37,18 +38,22 @@ def wall_clock() -> Instant:
 
 
 class DirectoryService:
-    """Runs a ``Directory``. ``meet(peer, article)`` is called when a neighbour is wanted; tell the outcome with ``tell``."""
+    """Runs a ``Directory``. ``meet(peer, article)`` is called when a neighbour is wanted, ``part(peer)`` when one is let go; tell
+    the outcome with ``tell``.
+    """
 
     def __init__(
         self,
         directory: Directory,
         providers: Providers,
         meet: Callable[[PeerId, str], None],
+        part: Callable[[PeerId], None] = lambda _: None,
         clock: Callable[[], Instant] = wall_clock,
     ) -> None:
         self._directory = directory
         self._providers = providers
         self._meet = meet
+        self._part = part
         self._clock = clock
         self._counters: Counter[str] = Counter()
         self._news = trio.Event()
@@ -101,6 +106,9 @@ class DirectoryService:
                 case Meet(peer=peer, article=article):
                     self._counters["meet"] += 1
                     self._meet(peer, article)
+                case Part(peer=peer):
+                    self._counters["part"] += 1
+                    self._part(peer)
                 case Count(code=code, amount=amount):
                     self._counters[code] += amount
                 case _:

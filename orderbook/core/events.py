@@ -135,7 +135,15 @@ class ClockJudged:
     sentence: str
 
 
-MarketEffect = SendFrame | Check | Meet | Cleared | ClockJudged | Count | Blame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """These are now the books that we and the neighbour both follow, ascending; none when he has gone."""
+
+    peer: PeerId
+    books: tuple[bytes, ...]
+
+
+MarketEffect = SendFrame | Check | Meet | Shares | Cleared | ClockJudged | Count | Blame
 
 
 # --- desk: events ------------------------------------------------------------------------------------------

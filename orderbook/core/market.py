@@ -28,6 +28,7 @@ from orderbook.core.events import (
     NeighbourUp,
     Publish,
     SendFrame,
+    Shares,
     Tick,
     Unfollow,
 )
@@ -99,7 +100,7 @@ class Market:
             case NeighbourUp(peer=peer):
                 self._up(peer, now)
             case NeighbourDown(peer=peer):
-                self._neighbours.pop(peer, None)
+                self._down(peer)
             case FrameIn(peer=peer, frame=frame):
                 self._frame_in(peer, frame, now)
             case Checked(good=good, bad=bad):
@@ -223,6 +224,15 @@ class Market:
         self._neighbours[peer] = Neighbour(peer, now)
         self._hello(peer, now)
 
+    def _down(self, peer: PeerId) -> None:
+        gone = self._neighbours.pop(peer, None)
+        if gone is not None and gone.books & self._books.keys():
+            self._out.append(Shares(peer=peer, books=()))
+
+    def _tell_shared(self, neighbour: Neighbour) -> None:
+        """Who follows what decides who belongs to which article's mesh."""
+        self._out.append(Shares(peer=neighbour.peer, books=tuple(sorted(neighbour.books & self._books.keys()))))
+
     def _hello(self, peer: PeerId, now: Instant) -> None:
         self._send(peer, Hello(network=self._network.name, moment_us=now, books=self.books))
 
@@ -237,6 +247,7 @@ class Market:
             self._hello(peer, now)
             if book in neighbour.books:
                 neighbour.next_reconcile[book] = now
+                self._tell_shared(neighbour)
         self._reconciler.sooner(now)
 
     def _unfollow(self, book: bytes, now: Instant) -> None:
@@ -249,6 +260,8 @@ class Market:
         for peer, neighbour in sorted(self._neighbours.items()):
             neighbour.part(book)
             self._hello(peer, now)
+            if book in neighbour.books:
+                self._tell_shared(neighbour)
 
     # --- frames ---------------------------------------------------------------------------------------------
 
@@ -326,6 +339,7 @@ class Market:
             if book in self._books:
                 neighbour.next_reconcile[book] = now
         neighbour.books = books
+        self._tell_shared(neighbour)
         self._reconciler.sooner(now)
         self._judge_clock()
 

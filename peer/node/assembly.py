@@ -14,7 +14,7 @@ from cafs.shell.store import Store
 from dht.core import events as dht
 from dht.core.directory import Directory
 from dht.shell.directory import DirectoryService
-from orderbook.core.events import NeighbourDown, NeighbourUp
+from orderbook.core.events import Shares
 from orderbook.shell.relay import RelayService
 from peer.api.service import Json
 from peer.config import Settings
@@ -71,7 +71,7 @@ class Assembly:
         self._money = money
         self._nursery = nursery
         self._balance_sat = 0
-        self._articles: set[str] = set()
+        self._mesh: dict[PeerId, frozenset[str]] = {}
         self._first: list[SellAsked] = []
         self._numbers = itertools.count(wall_clock() // SECOND * _NUMBERS_PER_SECOND)
         self.workers: dict[str, Worker] = {}
@@ -79,8 +79,8 @@ class Assembly:
         self.views = Views(brain, self.workers, self.feed)
         self.driver = Driver(brain, journal, self._perform, self.views.kept)
         self.courier = Courier(net, self._letter, on_up=self._peer_up, on_down=self._peer_down)
-        self._relay = RelayService(net, self._relay_event, on_blame=self._blame)
-        self._directory = DirectoryService(Directory(key.peer_id, settings.network.name), net, self._meet)
+        self._relay = RelayService(net, self.driver.tell, on_blame=self._blame)
+        self._directory = DirectoryService(Directory(key.peer_id, settings.network.name), net, self._meet, self._part)
         content = ContentService(net, store)
         self._tasks = UnitTasks(nursery, store, content, self.workers, self.driver.tell)
         self.performer = Performer(
@@ -90,6 +90,7 @@ class Assembly:
             courier=self.courier,
             relay=self._relay,
             follow=self._follow,
+            shares=self._shares,
             content=content,
             store=store,
             tasks=self._tasks,
@@ -144,7 +145,6 @@ class Assembly:
         self.driver.tell_nowait(blame)
 
     def _follow(self, article: str) -> None:
-        self._articles.add(article)
         self._directory.tell(dht.Announce(article=article))
         self._directory.tell(dht.Seek(article=article))
 
@@ -152,18 +152,20 @@ class Assembly:
         del article
         self._relay.connect(peer)
 
-    async def _relay_event(self, event: Any) -> None:
-        """The relay's events are the market's; the directory hears of neighbours too."""
-        match event:
-            case NeighbourUp(peer=peer):
-                for article in sorted(self._articles):
-                    self._directory.tell(dht.Joined(peer=peer, article=article))
-            case NeighbourDown(peer=peer):
-                for article in sorted(self._articles):
-                    self._directory.tell(dht.Left(peer=peer, article=article))
-            case _:
-                pass
-        await self.driver.tell(event)
+    def _part(self, peer: PeerId) -> None:
+        self._relay.drop(peer)
+
+    def _shares(self, effect: Shares) -> None:
+        """The directory hears for which articles a neighbour has joined us or left."""
+        shelves = self.brain.shop.shelves
+        articles = frozenset(shelves[book].article for book in effect.books if book in shelves)
+        before = self._mesh.pop(effect.peer, frozenset())
+        if articles:
+            self._mesh[effect.peer] = articles
+        for article in sorted(articles - before):
+            self._directory.tell(dht.Joined(peer=effect.peer, article=article))
+        for article in sorted(before - articles):
+            self._directory.tell(dht.Left(peer=effect.peer, article=article))
 
     def _connection(self, happened: str, event: Callable[..., Any]) -> Callable[[PeerId], None]:
         def told(peer: PeerId) -> None:

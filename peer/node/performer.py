@@ -11,7 +11,7 @@ from cafs.shell.service import ContentService
 from cafs.shell.store import Store
 from escrow.core.events import FundingWanted, PhaseChanged, Submit, Unwatch, Watch
 from escrow.shell.watcher import Watcher
-from orderbook.core.events import Check, Checked, ClockJudged, Meet, SendFrame
+from orderbook.core.events import Check, Checked, ClockJudged, Meet, SendFrame, Shares
 from orderbook.shell.relay import RelayService
 from peer.core import events as node
 from peer.net.courier import Courier
@@ -40,6 +40,7 @@ class Performer:
         courier: Courier,
         relay: RelayService,
         follow: Callable[[str], None],
+        shares: Callable[[Shares], None],
         content: ContentService,
         store: Store,
         tasks: UnitTasks,
@@ -71,6 +72,7 @@ class Performer:
             node.Banish: self._banish,
             SendFrame: lambda effect: relay.send(effect.peer, effect.frame),
             Meet: lambda effect: relay.connect(effect.peer),
+            Shares: shares,
             Check: self._check,
             ClockJudged: self._clock,
             PhaseChanged: self._phase_changed,

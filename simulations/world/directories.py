@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dht.core import events as dht
 from dht.core.directory import Directory
+from orderbook.core.events import Shares
 from simulations.world.host import Host
 from wire.effects import Count
 from wire.keys import PeerId
@@ -23,18 +24,21 @@ _WALK_MOST_US: Final = 1_500 * MILLISECOND
 
 
 class Directories:
-    """Who announced what, and the policy of each host."""
+    """Who announced what, and the policy of each host. ``names`` has the article of every book."""
 
     def __init__(self, world: "World", dice: Random) -> None:
         self._world, self._dice = world, dice
         self._records: dict[bytes, dict[PeerId, int]] = {}
         self._articles: dict[int, list[str]] = {}
+        self._meshes: dict[int, dict[PeerId, frozenset[str]]] = {}
+        self.names: dict[bytes, str] = {}
 
     def start(self, host: Host) -> None:
         """A new process has a new directory."""
         host.directory = Directory(host.peer_id, self._world.network.name)
         host.directory_at = None
         self._articles[host.number] = []
+        self._meshes[host.number] = {}
 
     def follow(self, host: Host, article: str) -> None:
         """Announce and seek an article."""
@@ -43,15 +47,20 @@ class Directories:
             self._tell(host, dht.Announce(article=article))
             self._tell(host, dht.Seek(article=article))
 
-    def joined(self, host: Host, peer: PeerId) -> None:
-        """A relay stream stands."""
-        for article in self._articles[host.number]:
-            self._tell(host, dht.Joined(peer=peer, article=article))
+    def shares(self, host: Host, effect: Shares) -> None:
+        """Host and neighbour both follow these books: he is in the meshes of their articles, and in no other."""
+        articles = frozenset(self.names[book] for book in effect.books)
+        before = self._meshes[host.number].pop(effect.peer, frozenset())
+        if articles:
+            self._meshes[host.number][effect.peer] = articles
+        for article in sorted(articles - before):
+            self._tell(host, dht.Joined(peer=effect.peer, article=article))
+        for article in sorted(before - articles):
+            self._tell(host, dht.Left(peer=effect.peer, article=article))
 
-    def left(self, host: Host, peer: PeerId, article: str) -> None:
-        """A relay stream ended (for all articles) or could not be opened (for one)."""
-        for one in [article] if article else self._articles[host.number]:
-            self._tell(host, dht.Left(peer=peer, article=one))
+    def failed(self, host: Host, peer: PeerId, article: str) -> None:
+        """A relay stream could not be opened."""
+        self._tell(host, dht.Left(peer=peer, article=article))
 
     def _tell(self, host: Host, event: Any) -> None:
         directory = host.directory
@@ -79,6 +88,10 @@ class Directories:
                 self._world.timeline.after(self._walk_us(), self._found, (host, host.life), key)
             case dht.Meet(peer=peer, article=article):
                 self._world.roads.meet(host, peer, article)
+            case dht.Part(peer=peer):
+                other = self._world.hosts.get(peer)
+                if other is not None:
+                    self._world.roads.part(host, other)
             case Count(code=code, amount=amount):
                 host.counts[code] += amount
 

@@ -16,7 +16,7 @@ from simulations.world.host import Host
 from simulations.world.latency import FIXED, Delay
 from simulations.world.plan import Roads as RoadPlan
 from wire.keys import PeerId
-from wire.limits import LETTER_LIFE_S, NEIGHBOURS_MAX
+from wire.limits import LETTER_LIFE_S
 from wire.moments import MILLISECOND, SECOND
 
 if TYPE_CHECKING:
@@ -113,14 +113,13 @@ class Roads:
         host, other, life = pair
         if not host.alive or host.life != life or other.peer_id in host.neighbours:
             return
-        full = max(len(host.neighbours), len(other.neighbours)) >= NEIGHBOURS_MAX and article
-        if full or not self.reachable(host, other):
-            self._world.directories.left(host, other.peer_id, article)
+        if not self.reachable(host, other):
+            if article:
+                self._world.directories.failed(host, other.peer_id, article)
             return
         for here, there in ((host, other), (other, host)):
             here.neighbours[there.peer_id] = Wire(here, there, self._fixed_us(here, there))
         for here, there in ((host, other), (other, host)):
-            self._world.directories.joined(here, there.peer_id)
             self._world.give(here, Kind.NEIGHBOUR_UP, there.peer_id, NeighbourUp(peer=there.peer_id))
 
     def _fixed_us(self, one: Host, other: Host) -> int | None:
@@ -137,7 +136,6 @@ class Roads:
     def _parted(self, here: tuple[Host, int], there: Host) -> None:
         host, life = here
         if host.life == life and there.peer_id not in host.neighbours:
-            self._world.directories.left(host, there.peer_id, "")
             self._world.give(host, Kind.NEIGHBOUR_DOWN, there.peer_id, NeighbourDown(peer=there.peer_id))
 
     def reachable(self, one: Host, other: Host) -> bool:

@@ -50,6 +50,8 @@ class Stage:
         self.crowd: Crowd | Office = Office(self) if plan.deals else Crowd(self)
         self.fates = Fates(self)
         world = self.world
+        articles = [self.article(number) for number in range(plan.articles)]
+        world.directories.names = {self._shop.book(one, free): one for one in articles for free in (True, False)}
         world.make_core = self._make_core
         world.watch_market = self._cleared
         world.on_start += [self.crowd.begin, self.fates.begin, self._take_part]

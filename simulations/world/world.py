@@ -90,6 +90,7 @@ class World:
             book.SendFrame: lambda host, effect: self.roads.frame(host, effect.peer, effect.frame),
             book.Check: self._check,
             book.Meet: lambda host, effect: self.roads.meet(host, effect.peer, ""),
+            book.Shares: self.directories.shares,
             node.Post: lambda host, effect: self.roads.post(host, effect.peer, effect.letter),
             node.Seek: lambda host, effect: self.directories.follow(host, effect.article),
             node.Banish: self._banish,

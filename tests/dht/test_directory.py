@@ -19,6 +19,7 @@ from dht.core.events import (
     Joined,
     Left,
     Meet,
+    Part,
     PeerDown,
     PeerUp,
     Provide,
@@ -31,7 +32,17 @@ from dht.shell.directory import DirectoryService
 from wire.digest import context, digest
 from wire.effects import Count
 from wire.keys import PeerId
-from wire.limits import ARTICLE_MAX_CHARS, BOOKS_MAX, NEIGHBOURS_MIN, PROVIDE_INTERVAL_S, REANNOUNCE_S
+from wire.limits import (
+    ARTICLE_MAX_CHARS,
+    BOOKS_MAX,
+    MESH_ROUND_S,
+    MESH_STEP_S,
+    NEIGHBOURS_EASY,
+    NEIGHBOURS_MAX,
+    NEIGHBOURS_MIN,
+    PROVIDE_INTERVAL_S,
+    REANNOUNCE_S,
+)
 from wire.moments import SECOND, Instant, after
 from wire.ports import PeerUnreachable
 
@@ -185,22 +196,99 @@ def test_a_lost_neighbour_is_replaced_and_looked_for() -> None:
     now = after(NOW, 60 * SECOND)
     one.handle(Tick(), now)
     one.handle(Found(key=KEY, peers=peers), now)
-    assert one.next_deadline() == after(now, REANNOUNCE_S * SECOND)
+    assert one.next_deadline() == after(now, MESH_ROUND_S * SECOND)
     one.handle(PeerDown(peer=peers[0]), now)
     assert one.next_deadline() == after(now, SECOND)
     effects = one.handle(Tick(), after(now, 2 * SECOND))
     assert set(effects) == {Find(key=KEY), Meet(peer=peers[0], article=ARTICLE)}
 
 
-def test_inbound_neighbours_are_let_in_up_to_the_bound() -> None:
+def met(one: Directory, count: int, *, begin: int = 1, moment: Instant = NOW) -> None:
+    """Neighbours whom we asked ourselves, as many as ``choose`` wants at a time."""
+    found = tuple(peer(number) for number in range(begin, begin + count))
+    for effect in one.handle(Found(key=KEY, peers=found), moment):
+        if isinstance(effect, Meet):
+            one.handle(Joined(peer=effect.peer, article=ARTICLE), moment)
+
+
+def test_the_newest_neighbour_replaces_one_from_outside_never_one_that_was_chosen() -> None:
     one = directory()
-    assert not one.has_room(ARTICLE)
     one.handle(Seek(article=ARTICLE), NOW)
-    number = 1
-    while one.has_room(ARTICLE):
+    met(one, 6)
+    chosen = one.articles()[0].neighbours
+    assert len(chosen) == NEIGHBOURS_MIN
+    strangers = [peer(number) for number in range(100, 106)]
+    for stranger in strangers:
+        assert one.handle(Joined(peer=stranger, article=ARTICLE), NOW) == ()
+    assert len(one.articles()[0].neighbours) == NEIGHBOURS_MAX
+    for number in range(200, 230):
+        newest = peer(number)
+        (parted,) = one.handle(Joined(peer=newest, article=ARTICLE), NOW)
+        assert isinstance(parted, Part)
+        assert parted.peer not in chosen
+        assert parted.peer != newest
+        one.handle(Left(peer=parted.peer, article=ARTICLE), NOW)
+        assert len(one.articles()[0].neighbours) == NEIGHBOURS_MAX
+    assert set(chosen) <= set(one.articles()[0].neighbours)
+
+
+def test_nobody_is_let_go_whom_another_article_needs() -> None:
+    one = directory()
+    for article in (ARTICLE, "other/1"):
+        one.handle(Seek(article=article), NOW)
+    for number in range(NEIGHBOURS_MAX):
         one.handle(Joined(peer=peer(number), article=ARTICLE), NOW)
-        number += 1
-    assert number - 1 == 12
+    for number in range(NEIGHBOURS_MIN):
+        one.handle(Joined(peer=peer(number), article="other/1"), NOW)
+    for number in range(50, 90):
+        for effect in one.handle(Joined(peer=peer(number), article=ARTICLE), NOW):
+            assert isinstance(effect, Part)
+            assert effect.peer >= peer(NEIGHBOURS_MIN)
+            one.handle(Left(peer=effect.peer, article=ARTICLE), NOW)
+
+
+def test_every_round_one_more_is_asked_and_one_of_many_let_go() -> None:
+    one = directory()
+    one.handle(Seek(article=ARTICLE), NOW)
+    met(one, 40)
+    assert len(one.articles()[0].neighbours) == NEIGHBOURS_MIN
+    asked: set[PeerId] = set()
+    let_go = 0
+    moment = NOW
+    for _ in range(60):
+        moment = after(moment, MESH_ROUND_S * SECOND)
+        assert one.next_deadline() is not None
+        found = Found(key=KEY, peers=tuple(peer(number) for number in range(1, 41)))
+        for effect in one.handle(found, moment):
+            if isinstance(effect, Meet):
+                asked.add(effect.peer)
+                one.handle(Joined(peer=effect.peer, article=ARTICLE), moment)
+            elif isinstance(effect, Part):
+                let_go += 1
+                one.handle(Left(peer=effect.peer, article=ARTICLE), moment)
+        assert NEIGHBOURS_MIN <= len(one.articles()[0].neighbours) <= NEIGHBOURS_EASY + 1
+    assert len(asked) > 20
+    assert let_go > 20
+
+
+def test_rounds_of_many_articles_are_spread() -> None:
+    one = directory()
+    for number in range(10):
+        one.handle(Seek(article=f"a/{number}"), NOW)
+        key = article_key("regtest", f"a/{number}")
+        for effect in one.handle(Found(key=key, peers=tuple(peer(10 * number + each) for each in range(1, 10))), NOW):
+            assert isinstance(effect, Meet)
+            one.handle(Joined(peer=effect.peer, article=effect.article), NOW)
+    moment = after(NOW, MESH_ROUND_S * SECOND)
+    stepped: list[str] = []
+    for _ in range(10):
+        meets = [effect for effect in one.handle(Tick(), moment) if isinstance(effect, Meet)]
+        assert len(meets) == 1
+        stepped.append(meets[0].article)
+        one.handle(Left(peer=meets[0].peer, article=meets[0].article), moment)
+        assert not [effect for effect in one.handle(Tick(), moment) if isinstance(effect, Meet)]
+        moment = after(moment, MESH_STEP_S * SECOND)
+    assert len(set(stepped)) == 10
 
 
 def test_stopping_forgets() -> None:
@@ -308,9 +396,9 @@ async def test_the_driver_finds_a_seller_soon_after_it_announced(autojump_clock:
         Directory(peer(1), "regtest"),
         board.of(peer(1)),
         lambda who, article: met.append((who, article, trio.current_time())),
-        clock,
+        clock=clock,
     )
-    seller = DirectoryService(Directory(peer(2), "regtest"), board.of(peer(2)), lambda *_: None, clock)
+    seller = DirectoryService(Directory(peer(2), "regtest"), board.of(peer(2)), lambda *_: None, clock=clock)
     buyer.tell(Seek(article=ARTICLE))  # told before it runs
     async with trio.open_nursery() as nursery:
         await nursery.start(buyer.run)
@@ -332,7 +420,7 @@ async def test_the_driver_finds_a_seller_soon_after_it_announced(autojump_clock:
 async def test_the_driver_bears_a_broken_dht_and_recovers(autojump_clock: trio.testing.MockClock) -> None:
     board = Board()
     board.broken = True
-    one = DirectoryService(Directory(peer(1), "regtest"), board.of(peer(1)), lambda *_: None, clock)
+    one = DirectoryService(Directory(peer(1), "regtest"), board.of(peer(1)), lambda *_: None, clock=clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(one.run)
         one.tell(Announce(article=ARTICLE))
@@ -350,7 +438,7 @@ async def test_the_driver_bears_a_broken_dht_and_recovers(autojump_clock: trio.t
 @pytest.mark.parametrize("count", [3])
 async def test_the_driver_spaces_announcements(count: int, autojump_clock: trio.testing.MockClock) -> None:
     board = Board()
-    one = DirectoryService(Directory(peer(1), "regtest"), board.of(peer(1)), lambda *_: None, clock)
+    one = DirectoryService(Directory(peer(1), "regtest"), board.of(peer(1)), lambda *_: None, clock=clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(one.run)
         for number in range(count):

@@ -23,6 +23,7 @@ from orderbook.core.events import (
     NeighbourUp,
     Publish,
     SendFrame,
+    Shares,
     Tick,
     Unfollow,
 )
@@ -548,3 +549,21 @@ def test_a_difference_seen_by_one_is_looked_into_by_both(alone: Alone) -> None:
     assert due <= alone.now + 500_000
     alone.now = due
     assert len(sent(alone.do(Tick()), Ask)) == 1
+
+
+def test_who_follows_what_is_told_as_it_changes() -> None:
+    second, third = b"2" * 32, b"3" * 32
+    one = Alone()
+
+    def told(effects: list[Any]) -> list[Shares]:
+        return [effect for effect in effects if isinstance(effect, Shares)]
+
+    assert told(one.meet(books=(second, third))) == [Shares(peer=PEER, books=())]
+    assert told(one.do(Follow(book=BOOK))) == []
+    assert told(one.do(Follow(book=third))) == [Shares(peer=PEER, books=(third,))]
+    assert told(one.do(Follow(book=second))) == [Shares(peer=PEER, books=(second, third))]
+    assert told(one.do(Unfollow(book=third))) == [Shares(peer=PEER, books=(second,))]
+    hello = Hello(network="regtest", moment_us=one.now, books=(BOOK,))
+    assert told(one.hear(hello)) == [Shares(peer=PEER, books=(BOOK,))]
+    assert told(one.do(NeighbourDown(peer=PEER))) == [Shares(peer=PEER, books=())]
+    assert told(one.do(NeighbourDown(peer=PEER))) == []

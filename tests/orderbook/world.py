@@ -28,6 +28,7 @@ from orderbook.core.events import (
     Publish,
     PublishOrder,
     SendFrame,
+    Shares,
     Tick,
     Want,
 )
@@ -65,6 +66,7 @@ class Node:
     agreed: list[Agreed] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
     judged: list[ClockJudged] = field(default_factory=list)
+    shares: dict[PeerId, tuple[bytes, ...]] = field(default_factory=dict)
     blames: list[Blame] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     neighbours: set[PeerId] = field(default_factory=set)
@@ -171,6 +173,8 @@ class World:
             case Cleared():
                 node.cleared.append(effect)
                 self.desk(node, effect)
+            case Shares(peer=peer, books=books):
+                node.shares[peer] = books
             case ClockJudged():
                 node.judged.append(effect)
             case PublishOrder(message=message):

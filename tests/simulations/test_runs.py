@@ -157,7 +157,6 @@ def test_two_halves_sign_nothing_twice_while_the_world_is_divided() -> None:
     assert found["matches"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="halves with neighbours enough of their own do not look for each other again")
 def test_two_halves_find_each_other_again() -> None:
     churn = Churn(partition_at_s=15, partition_s=20)
     _, found = ran(Plan(nodes=30, seconds=60, quiet_s=60, arrive_s=3, churn=churn), 1)
