@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -165,13 +164,11 @@ async def test_a_seller_says_how_it_is_and_drains_under_load(tmp_path: Path, mon
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     async with open_street(tmp_path) as street:
-        program = f"{sys.executable} -c 'import time; time.sleep(60)'"
-        seller = await street.node(
-            "seller", "sell", "--command", program, "--article", "test/slow", "--ask", "sat 0", chain=False
-        )
+        (endless,) = cut(demo_scene(width=1_200, height=800, samples=32, bounces=8), 1, 1)
+        seller = await street.node("seller", "sell", "--worker", "rays", "--ask", "sat 0", chain=False)
         buyer = await street.node("buyer", "node", bootstrap=seller, chain=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(street.buy, buyer, "test/slow", b"work")
+            nursery.start_soon(street.buy, buyer, "net.bitwrk/rays/1", endless)
             await street.until(seller, "workers", lambda workers: [one for one in workers if one["busy"]])
             process = seller.program.process
             assert process is not None
