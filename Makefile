@@ -8,6 +8,7 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check insta
 RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
 FIGURES := $(VENV)/.figures
+BENCHING := $(VENV)/.benching
 
 .PHONY: install demo test check lint types floors format pins bench sim sim-check clean
 .DELETE_ON_ERROR:
@@ -46,7 +47,7 @@ sim-check: $(FIGURES)
 	for one in smoke loss crash-restart adversaries partition; do $(BIN)/bitwrk-sim sweep $$one --seeds 1..4 || exit 1; done
 	$(BIN)/bitwrk-sim compare market-2000
 
-bench: $(TESTING)
+bench: $(TESTING) $(BENCHING)
 	$(BIN)/python -m tests.bench
 
 $(RUNTIME): requirements/build.txt requirements/runtime.txt pyproject.toml
@@ -66,6 +67,11 @@ $(FIGURES): $(RUNTIME) requirements/sim.txt
 	$(PIP) --require-hashes -r requirements/sim.txt
 	touch $@
 
+# Other people's engines, which only measurements need.
+$(BENCHING): $(RUNTIME) requirements/bench.txt
+	$(PIP) --require-hashes -r requirements/bench.txt
+	touch $@
+
 # For maintainers, needs uv: choose versions anew and write their hashes down, without any address.
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --override requirements/overrides.txt
@@ -74,6 +80,7 @@ pins:
 	$(COMPILE) requirements/runtime.in -o requirements/runtime.txt
 	$(COMPILE) requirements/test.in -o requirements/test.txt
 	$(COMPILE) requirements/sim.in -o requirements/sim.txt
+	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 
 clean:
 	rm -rf $(VENV) demo-out bench-out dist

@@ -70,6 +70,8 @@ RELAY_TOKENS_PER_S: Final = 4_000
 RELAY_TOKENS_MAX: Final = 40_000
 AGREEMENTS_PER_EPOCH_MAX: Final = 4_096
 AUCTION_DEPTH: Final = 4
+AUCTION_ORDERS_MAX: Final = 1 << 32  # on one side; sums of their units stay exact
+AUCTION_COLUMNS_MIN: Final = 2_000  # orders from which the auction over columns is the faster
 
 # --- content -----------------------------------------------------------------------------------------------
 CHUNK_MIN_BYTES: Final = 4_096

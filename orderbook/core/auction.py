@@ -9,16 +9,18 @@ costs no more than one of a single unit. In one *clearing call*:
 - winners are paired in order, except pairs that refuse each other; who is left over by that may try the losers of the other
   side in up to four further calls.
 
-Integers only. The result depends on neither the order of arrival nor the process.
+Integers only. The result depends on neither the order of arrival nor the process. Large books take the way over columns
+(``auction_arrays``), which gives the same fills.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from orderbook.core.messages import Side, account_hash_of
 from wire.digest import context, digest, plain
-from wire.limits import AUCTION_DEPTH
+from wire.errors import require
+from wire.limits import AUCTION_COLUMNS_MIN, AUCTION_DEPTH, PRICE_MAX_MSAT, QUANTITY_MAX
 
 _MASK: Final = (1 << 64) - 1
 
@@ -35,9 +37,11 @@ class Entry:
     avoid: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fill:
-    """``quantity`` units of one buy and one sell, at one price; the units are ``from`` onwards in either order."""
+class Fill(NamedTuple):
+    """``quantity`` units of one buy and one sell, at one price; the units are ``from`` onwards in either order.
+
+    A tuple, because the auction of a large book makes many, and those are made three times as fast.
+    """
 
     buy: Entry
     sell: Entry
@@ -56,9 +60,14 @@ def auction_seed(network: str, book: bytes, epoch: int) -> int:
     return int.from_bytes(digest(context(network, "auction"), book, epoch.to_bytes(8, "little"))[:8], "little")
 
 
+def draw(owner: bytes) -> int:
+    """What the owner brings to every draw, 64 bits."""
+    return int.from_bytes(plain(owner)[:8], "little")
+
+
 def ticket(owner: bytes, seed: int) -> int:
     """The owner's 64-bit number in the draw at a marginal price; the least goes first. Finaliser: splitmix64."""
-    drawn = int.from_bytes(plain(owner)[:8], "little") ^ seed
+    drawn = draw(owner) ^ seed
     drawn = ((drawn ^ (drawn >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     drawn = ((drawn ^ (drawn >> 27)) * 0x94D049BB133111EB) & _MASK
     return drawn ^ (drawn >> 31)
@@ -74,7 +83,27 @@ def forbidden(buy: Entry, sell: Entry) -> bool:
 
 
 def clear(buys: Sequence[Entry], sells: Sequence[Entry], seed: int) -> tuple[Fill, ...]:
-    """All fills of one epoch, in the order in which the rules emit them."""
+    """All fills of one epoch, in the order in which the rules emit them.
+
+    Raises ``InvariantBroken`` when a price or a quantity is out of its bounds, which no message of ours can say.
+    """
+    if len(buys) + len(sells) >= AUCTION_COLUMNS_MIN:
+        return clear_large(buys, sells, seed)
+    return clear_plainly(buys, sells, seed)
+
+
+def clear_large(buys: Sequence[Entry], sells: Sequence[Entry], seed: int) -> tuple[Fill, ...]:
+    """``clear`` over columns: by far the faster for many thousand orders."""
+    from orderbook.core.auction_arrays import clear_columns
+    from orderbook.core.auction_columns import columns_of, fills_of
+
+    return fills_of(clear_columns(columns_of(buys, sells), seed), buys, sells)
+
+
+def clear_plainly(buys: Sequence[Entry], sells: Sequence[Entry], seed: int) -> tuple[Fill, ...]:
+    """``clear`` without arrays."""
+    for side in (buys, sells):
+        _check([one.price_msat for one in side], [one.quantity for one in side])
     call = _Auction(
         sorted(buys, key=lambda one: (-one.price_msat, one.id)),
         sorted(sells, key=lambda one: (one.price_msat, one.id)),
@@ -86,6 +115,12 @@ def clear(buys: Sequence[Entry], sells: Sequence[Entry], seed: int) -> tuple[Fil
         AUCTION_DEPTH,
     )
     return tuple(call.fills)
+
+
+def _check(prices: list[int], quantities: list[int]) -> None:
+    if prices:
+        require(min(prices) >= 0 and max(prices) <= PRICE_MAX_MSAT, "price-out-of-bounds", "prices are 0 to 2^40 millisatoshi")
+        require(min(quantities) >= 1 and max(quantities) <= QUANTITY_MAX, "quantity-out-of-bounds", "quantities are 1 to 65,536")
 
 
 class _Auction:

@@ -15,7 +15,7 @@ from orderbook.core.messages import Side, account_hash_of
 from tests.orderbook import reference
 from wire.limits import AVOID_MAX, PRICE_MAX_MSAT, QUANTITY_MAX
 
-VECTORS = Path(__file__).parent / "vectors" / "auction.json"
+VECTORS = Path(__file__).parents[1] / "vectors" / "orderbook" / "auction.json"
 OWNERS = [b"\x02" + bytes([number]) * 32 for number in range(1, 7)]
 
 

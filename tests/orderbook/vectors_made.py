@@ -70,4 +70,4 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    (Path(__file__).parent / "vectors" / "auction.json").write_text(document())
+    (Path(__file__).parents[1] / "vectors" / "orderbook" / "auction.json").write_text(document())

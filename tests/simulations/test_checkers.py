@@ -42,7 +42,7 @@ def test_an_order_signed_away_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_price_beyond_the_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def dear(*arguments: object) -> tuple[Fill, ...]:
         fills = clear(*arguments)  # type: ignore[arg-type]
-        return tuple(dataclasses.replace(one, price_msat=one.buy.price_msat + 1) for one in fills)
+        return tuple(one._replace(price_msat=one.buy.price_msat + 1) for one in fills)
 
     monkeypatch.setattr(sharing, "clear", dear)
     with pytest.raises(InvariantBroken) as broken:
