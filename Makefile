@@ -10,7 +10,7 @@ TESTING := $(VENV)/.testing
 FIGURES := $(VENV)/.figures
 BENCHING := $(VENV)/.benching
 
-.PHONY: install demo test check lint types floors format pins bench sim sim-check clean
+.PHONY: install demo test check lint types floors format pins bench brute sim sim-check clean
 .DELETE_ON_ERROR:
 
 install: $(RUNTIME)
@@ -49,6 +49,10 @@ sim-check: $(FIGURES)
 
 bench: $(TESTING) $(BENCHING)
 	$(BIN)/python -m tests.bench
+
+# The auction on every small book there is, some minutes: quantity and price by brute force, and the literal rules.
+brute: $(TESTING)
+	$(BIN)/python -m tests.brute
 
 $(RUNTIME): requirements/build.txt requirements/runtime.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)

@@ -1,152 +1,99 @@
-"""The auction against its literal reference, against brute force, and against the invariants."""
+"""The auction against its literal reference, by golden vectors, and in the cases that matter; both ways through it alike."""
 
+import dataclasses
 import json
 import random
-from itertools import pairwise
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from orderbook.core.auction import Entry, Fill, auction_seed, clear, forbidden, ticket
+from orderbook.core import auction
+from orderbook.core.auction import Entry, Fill, auction_seed, clear, clear_large, clear_plainly, draw, ticket
+from orderbook.core.auction_arrays import clear_columns, tickets
+from orderbook.core.auction_columns import columns_of
 from orderbook.core.messages import Side, account_hash_of
 from tests.orderbook import reference
-from wire.limits import AVOID_MAX, PRICE_MAX_MSAT, QUANTITY_MAX
+from tests.orderbook.auctions import OWNERS, WAYS, Book, books, entry
+from wire.errors import InvariantBroken
+from wire.limits import AUCTION_COLUMNS_MIN, AVOID_MAX, PRICE_MAX_MSAT, QUANTITY_MAX
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "orderbook" / "auction.json"
-OWNERS = [b"\x02" + bytes([number]) * 32 for number in range(1, 7)]
 
 
-@st.composite
-def books(draw: st.DrawFn, *, exclusions: bool = True, most: int = 7) -> tuple[list[Entry], list[Entry], int]:
-    serial = 0
+@given(books())
+@settings(max_examples=800, deadline=None)
+def test_equals_the_literal_rules(book: Book) -> None:
+    buys, sells, seed = book
+    fills = reference.clear(buys, sells, seed)
+    assert list(clear_plainly(buys, sells, seed)) == fills
+    assert list(clear_large(buys, sells, seed)) == fills
+
+
+@given(books(large=True, most=12))
+@settings(max_examples=500, deadline=None)
+def test_both_ways_are_equal_on_large_numbers(book: Book) -> None:
+    assert clear_large(*book) == clear_plainly(*book)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_both_ways_are_equal_on_long_books(number: int) -> None:
+    """Books with hundreds of orders, from nobody refusing anybody to almost everybody; and what ``clear`` chooses is the same."""
+    dice = random.Random(number)
+    refusing = (0, 0.05, 0.9)[number % 3]
+    owners = [b"\x02" + dice.randbytes(32) for _ in range((3, 40, 400, 4_000)[number % 4])]
+    count = 1_100 if number == 7 else 400
+    accounts = [account_hash_of(one) for one in owners]
+    prices = (1, 6, 300, PRICE_MAX_MSAT)[(number // 3) % 4]
 
     def side(of: Side) -> list[Entry]:
-        nonlocal serial
-        entries = []
-        for _ in range(draw(st.integers(0, most))):
-            serial += 1
-            avoid = draw(st.sets(st.sampled_from(OWNERS), max_size=2)) if exclusions else set()
-            entries.append(
-                Entry(
-                    id=serial.to_bytes(2, "big") * 16,
-                    owner=draw(st.sampled_from(OWNERS)) if exclusions else b"\x03" + serial.to_bytes(32, "big"),
-                    side=of,
-                    price_msat=draw(st.integers(0, 6)),
-                    quantity=draw(st.integers(1, 5)),
-                    avoid=tuple(sorted(account_hash_of(one) for one in avoid)),
-                )
+        return [
+            Entry(
+                id=dice.randbytes(32) if dice.random() < 0.5 else bytes([of.value]) * 8 + place.to_bytes(24, "big"),
+                owner=dice.choice(owners),
+                side=of,
+                price_msat=dice.randrange(prices),
+                quantity=dice.choice((1, 2, 50, QUANTITY_MAX)),
+                avoid=tuple(sorted(set(dice.choices(accounts, k=AVOID_MAX)))) if dice.random() < refusing else (),
             )
-        return entries
+            for place in range(count)
+        ]
 
-    return side(Side.BUY), side(Side.SELL), draw(st.integers(0, 2**64 - 1))
-
-
-@given(books())
-@settings(max_examples=1_500, deadline=None)
-def test_equals_the_literal_rules(book: tuple[list[Entry], list[Entry], int]) -> None:
-    buys, sells, seed = book
-    assert list(clear(buys, sells, seed)) == reference.clear(buys, sells, seed)
+    buys, sells = side(Side.BUY), side(Side.SELL)
+    fills = clear_plainly(buys, sells, number)
+    assert len(fills) > 50
+    assert clear_large(buys, sells, number) == fills
+    assert clear(buys, sells, number) == fills
 
 
-@given(books(), st.randoms())
-@settings(max_examples=300, deadline=None)
-def test_arrival_order_changes_nothing(book: tuple[list[Entry], list[Entry], int], dice: random.Random) -> None:
-    buys, sells, seed = book
-    first = clear(buys, sells, seed)
-    dice.shuffle(buys)
-    dice.shuffle(sells)
-    assert clear(buys, sells, seed) == first
+def test_the_way_is_chosen_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(auction, "clear_large", lambda *book: taken.append("columns"))
+    monkeypatch.setattr(auction, "clear_plainly", lambda *book: taken.append("plain"))
+    one = entry(Side.BUY, 1, 1, 1)
+    clear([one] * (AUCTION_COLUMNS_MIN - 1), [], 0)
+    clear([one] * (AUCTION_COLUMNS_MIN - 1), [one], 0)
+    assert taken == ["plain", "columns"]
 
 
-@given(books())
-@settings(max_examples=500, deadline=None)
-def test_nobody_is_cheated(book: tuple[list[Entry], list[Entry], int]) -> None:
-    """I2, I3, I10, and unit ranges that never overlap."""
-    buys, sells, seed = book
-    taken: dict[bytes, list[range]] = {}
-    for fill in clear(buys, sells, seed):
-        assert fill.sell.price_msat <= fill.price_msat <= fill.buy.price_msat
-        assert fill.quantity > 0
-        assert not forbidden(fill.buy, fill.sell)
-        for entry, start in ((fill.buy, fill.buy_from), (fill.sell, fill.sell_from)):
-            units = range(start, start + fill.quantity)
-            assert all(units.stop <= one.start or one.stop <= units.start for one in taken.get(entry.id, []))
-            assert units.stop <= entry.quantity
-            taken.setdefault(entry.id, []).append(units)
-    for units_taken in taken.values():  # ranges start at 0 and leave no gap
-        covered = sorted((one.start, one.stop) for one in units_taken)
-        assert covered[0][0] == 0
-        assert all(one[1] == following[0] for one, following in pairwise(covered))
-
-
-@given(books(exclusions=False))
-@settings(max_examples=500, deadline=None)
-def test_brute_force_finds_nothing_better(book: tuple[list[Entry], list[Entry], int]) -> None:
-    """I4, I5, I6 without exclusions: one price, at which as much trades as at any; nobody willing at it is left on both sides."""
-    buys, sells, seed = book
-    fills = clear(buys, sells, seed)
-    volume = sum(one.quantity for one in fills)
-
-    def at(price: int) -> int:
-        return min(
-            sum(one.quantity for one in buys if one.price_msat >= price),
-            sum(one.quantity for one in sells if one.price_msat <= price),
-        )
-
-    assert volume == max(at(price) for price in range(8))
-    if not fills:
-        return
-    (price,) = {one.price_msat for one in fills}
-    assert at(price) == volume
-    won: dict[bytes, int] = {}
-    for fill in fills:
-        for entry in (fill.buy, fill.sell):
-            won[entry.id] = won.get(entry.id, 0) + fill.quantity
-    left_buys = [one for one in buys if one.price_msat > price and won.get(one.id, 0) < one.quantity]
-    left_sells = [one for one in sells if one.price_msat < price and won.get(one.id, 0) < one.quantity]
-    best_left_buy = max((one.price_msat for one in buys if won.get(one.id, 0) < one.quantity), default=-1)
-    best_left_sell = min((one.price_msat for one in sells if won.get(one.id, 0) < one.quantity), default=99)
-    assert best_left_buy < best_left_sell
-    assert not (left_buys and left_sells)
-
-
-@given(books(exclusions=False), st.integers(1, 3))
-@settings(max_examples=300, deadline=None)
-def test_a_better_price_never_loses_a_fill(book: tuple[list[Entry], list[Entry], int], better: int) -> None:
-    """I7: raising a bid never trades fewer units of it."""
-    buys, sells, seed = book
-
-    def got(order_id: bytes, fills: tuple[Fill, ...]) -> int:
-        return sum(one.quantity for one in fills if one.buy.id == order_id)
-
-    before = clear(buys, sells, seed)
-    for index, entry in enumerate(buys):
-        raised = Entry(
-            id=entry.id, owner=entry.owner, side=entry.side, price_msat=entry.price_msat + better, quantity=entry.quantity
-        )
-        after = clear([*buys[:index], raised, *buys[index + 1 :]], sells, seed)
-        assert got(entry.id, after) >= got(entry.id, before)
-
-
-def entry(
-    side: Side, price: int, quantity: int, number: int, *, owner: int | None = None, avoid: tuple[bytes, ...] = ()
-) -> Entry:
-    return Entry(
-        id=bytes([number]) * 32,
-        owner=b"\x02" + bytes([owner or number]) * 32,
-        side=side,
-        price_msat=price,
-        quantity=quantity,
-        avoid=avoid,
-    )
+def test_columns_of_uneven_length_are_refused() -> None:
+    columns = columns_of([entry(Side.BUY, 1, 1, 1)], [entry(Side.SELL, 1, 1, 2)])
+    uneven = dataclasses.replace(columns, buys=dataclasses.replace(columns.buys, owner=columns.buys.owner[:0]))
+    with pytest.raises(InvariantBroken) as broken:
+        clear_columns(uneven, 0)
+    assert broken.value.code == "columns-uneven"
+    with pytest.raises(InvariantBroken) as broken:
+        columns_of([dataclasses.replace(entry(Side.BUY, 1, 1, 1), id=b"short")], [])
+    assert broken.value.code == "id-length"
 
 
 def prices(buys: list[Entry], sells: list[Entry], seed: int = 0) -> list[tuple[int, int]]:
-    fills = clear(buys, sells, seed)
-    assert list(fills) == reference.clear(buys, sells, seed)
+    fills = reference.clear(buys, sells, seed)
+    for way in WAYS.values():
+        assert list(way(buys, sells, seed)) == fills
     return [(one.quantity, one.price_msat) for one in fills]
 
 
@@ -192,16 +139,14 @@ def test_ticket_is_splitmix64() -> None:
     for owner in OWNERS:
         for seed in (0, 1, 2**64 - 1):
             assert ticket(owner, seed) == reference.ticket(owner, seed)
+            assert tickets(np.array([draw(owner)], np.uint64), np.uint64(seed)).tolist() == [ticket(owner, seed)]
     # the finaliser's published first outputs for state 0: the increment is our input
     assert _finalise(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
 
 
 def _finalise(value: int) -> int:
-    """``ticket`` on a chosen input: the seed cancels the owner's hash."""
-    from wire.digest import plain
-
-    owner = OWNERS[0]
-    return ticket(owner, int.from_bytes(plain(owner)[:8], "little") ^ value)
+    """``ticket`` on a chosen input: the seed cancels what the owner brings."""
+    return ticket(OWNERS[0], draw(OWNERS[0]) ^ value)
 
 
 def test_many_refusals_stay_cheap() -> None:
@@ -252,7 +197,7 @@ def _load(rows: list[list[Any]], side: Side) -> list[Entry]:
     ]
 
 
-def _fills(fills: list[Fill]) -> list[list[Any]]:
+def _fills(fills: Iterable[Fill]) -> list[list[Any]]:
     return [[f.buy.id.hex(), f.sell.id.hex(), f.quantity, f.price_msat, f.buy_from, f.sell_from] for f in fills]
 
 
@@ -261,7 +206,8 @@ def test_golden(case: dict[str, Any]) -> None:
     buys, sells = _load(case["buys"], Side.BUY), _load(case["sells"], Side.SELL)
     seed = auction_seed(case["network"], bytes.fromhex(case["book"]), case["epoch"])
     assert seed == int(case["seed"])
-    assert _fills(list(clear(buys, sells, seed))) == case["fills"]
+    for way in WAYS.values():
+        assert _fills(way(buys, sells, seed)) == case["fills"]
     assert _fills(reference.clear(buys, sells, seed)) == case["fills"]
 
 
