@@ -111,3 +111,17 @@ test-blender: $(TESTING) $(BPY)/.installed bubblewrap
 	command -v blender >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends blender)
 	BITWRK_REQUIRE_SANDBOX=1 BITWRK_BLENDERS="$$(command -v blender):$(CURDIR)/$(BPY)/bin/python" \
 		$(BIN)/python -m pytest tests/blender tests/sandbox $(TESTS)
+
+# --- a second opinion on the escrow ----------------------------------------------------------------------------------------------
+# bcoin, in JavaScript, judges what libbitcoinkernel judges. No package of it runs a script while it is installed.
+BCOIN := tests/bcoin/node_modules
+.PHONY: node test-bcoin
+node:
+	command -v npm >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends nodejs npm)
+
+$(BCOIN)/.package-lock.json: tests/bcoin/package.json | node
+	cd tests/bcoin && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error
+	touch $@
+
+test-bcoin: $(TESTING) $(BCOIN)/.package-lock.json
+	BITWRK_REQUIRE_BCOIN=1 $(BIN)/python -m pytest tests/bcoin $(TESTS)

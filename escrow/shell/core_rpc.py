@@ -21,12 +21,14 @@ from escrow.core.script import address_of
 from escrow.core.transaction import BadTransaction, parse, read_id, show_id
 from escrow.shell.follower import Follower
 from escrow.shell.ledger import Coin
+from escrow.shell.waiting import WaitingRoom
 from wire.limits import RPC_TIMEOUT_S
 from wire.money import SAT_PER_BTC
 from wire.network import Network
 from wire.ports import ChainFault, OutInfo, OutPoint, Rejected, Tip, TxInfo, TxOut
 
 _NOT_FOUND = -5
+_NO_METHOD = -32_601
 _REFUSALS = (-22, -25, -26, -27)
 _FEE_TARGET_BLOCKS = 2
 _SEEN_TRIES = 5
@@ -64,6 +66,7 @@ class CoreChain:
         self._network = network
         self._numbers = itertools.count(1)
         self._follower = Follower(self)
+        self._waiting_room = WaitingRoom(self)
         self._following = trio.Lock()
         self._instance: bytes | None = None
 
@@ -187,11 +190,11 @@ class CoreChain:
         try:
             told = await self.call("getrawtransaction", show_id(txid), True)
         except RpcRefused as error:
-            if error.code != _NOT_FOUND:
+            if error.code != _NOT_FOUND and "not found" not in error.message:
                 raise ChainFault("chain-refused", f"the chain refuses getrawtransaction: {error.message}") from None
             return self._follower.transaction(txid)
         height: int | None = None
-        if "blockhash" in told:
+        if told.get("blockhash"):
             height = int((await self.sure("getblockheader", told["blockhash"]))["height"])
         return TxInfo(bytes.fromhex(told["hex"]), height)
 
@@ -204,6 +207,8 @@ class CoreChain:
             ("gettxspendingprevout", [{"txid": printed, "vout": outpoint.vout}]),
             ("getblockchaininfo",),
         )
+        if isinstance(spenders, RpcRefused) and spenders.code == _NO_METHOD:
+            spenders = [{"spendingtxid": await self._waiting_room.spender(outpoint)}]
         for one in (confirmed, waiting, spenders, info):
             if isinstance(one, RpcRefused):
                 raise ChainFault("chain-refused", f"the chain refuses to look for an output: {one.message}")
@@ -235,7 +240,7 @@ class CoreChain:
             told = await self.call("getrawtransaction", txid, True)
         except RpcRefused:
             return None
-        return None if "blockhash" in told else TxInfo(bytes.fromhex(told["hex"]), None)
+        return None if told.get("blockhash") else TxInfo(bytes.fromhex(told["hex"]), None)
 
     async def coins_of(self, script: bytes) -> Sequence[Coin]:
         """Confirmed unspent outputs with this script, for a wallet; on a large chain this takes minutes."""

@@ -23,11 +23,12 @@ from escrow.shell.kernel import KernelChain
 from escrow.shell.ledger import COINBASE_OUTPOINT, Ledger
 from escrow.shell.mining import build_block, subsidy_sat
 from escrow.shell.regtest import ANYONE, FAUCET_SCRIPT, Regtest
+from escrow.shell.waiting import WaitingRoom
 from escrow.shell.watcher import Watcher
 from tests.escrow.pair import build_funding
 from wire.account import sha256d
 from wire.errors import LocalFault, Refused
-from wire.limits import MEMPOOL_ANCESTORS_MAX, WATCHED_MAX
+from wire.limits import MEMPOOL_ANCESTORS_MAX, MEMPOOL_MAX_TRANSACTIONS, WATCHED_MAX
 from wire.network import REGTEST
 from wire.ports import ChainFault, OutInfo, OutPoint, Rejected, Tip, TxInfo, TxOut
 
@@ -334,19 +335,25 @@ def test_genesis_cannot_be_spent_and_unknown_blocks_are_named(own: Regtest) -> N
 # --- the driver's eyes -------------------------------------------------------------------------------------------
 
 
-def over(chain: Regtest) -> tuple[httpx.AsyncClient, CoreChain]:
-    """The RPC driver on a chain in this process, so that the chain can be reorganised under it."""
+def over(chain: Regtest, *, old: bool = False) -> tuple[httpx.AsyncClient, CoreChain]:
+    """The RPC driver on a chain in this process, so that it can be reorganised; perhaps one without newer methods."""
+
+    def answer(asked: Any) -> Any:
+        if old and asked["method"] == "gettxspendingprevout":
+            return {"result": None, "error": {"code": -32601, "message": "Method not found"}, "id": asked["id"]}
+        return _one(chain, asked)
 
     def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=[_one(chain, one) for one in json.loads(request.content)])
+        return httpx.Response(200, json=[answer(one) for one in json.loads(request.content)])
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
     return client, CoreChain(client, "http://127.0.0.1:1", REGTEST)
 
 
-async def test_the_driver_sees_what_the_embedded_chain_sees(own: Regtest) -> None:
+@pytest.mark.parametrize("old", [False, True], ids=["node", "old node"])
+async def test_the_driver_sees_what_the_embedded_chain_sees(own: Regtest, old: bool) -> None:
     """One script of events; after each the RPC driver and the chain itself must tell the same."""
-    client, driver = over(own)
+    client, driver = over(own, old=old)
     source, value = coin(own)
     first = spend(own, source, value=value, fee=500)
     second = spend(own, OutPoint(first.txid, 0), value=value - 500, fee=500)
@@ -371,6 +378,23 @@ async def test_the_driver_sees_what_the_embedded_chain_sees(own: Regtest) -> Non
             assert await driver.tip() == Tip(own.height, own.block_hash(own.height))
             for transaction in (first, second, rival):
                 assert await driver.tx(transaction.txid) == own.transaction(transaction.txid)
+
+
+class FullRoom:
+    """A node where more waits than anybody wants to read."""
+
+    async def sure(self, method: str, *parameters: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return ["00" * 32] * (MEMPOOL_MAX_TRANSACTIONS + 1)
+
+    async def batch(self, *calls: tuple[Any, ...]) -> list[Any]:
+        raise NotImplementedError
+
+
+async def test_a_large_mempool_is_not_read() -> None:
+    with pytest.raises(ChainFault) as refused:
+        await WaitingRoom(FullRoom()).spender(OutPoint(bytes(32), 0))
+    assert refused.value.code == "chain-old"
 
 
 class FakeChain:
