@@ -115,7 +115,7 @@ test-blender: $(TESTING) $(BPY)/.installed bubblewrap
 # --- a second opinion on the escrow ----------------------------------------------------------------------------------------------
 # bcoin, in JavaScript, judges what libbitcoinkernel judges. No package of it runs a script while it is installed.
 BCOIN := tests/bcoin/node_modules
-.PHONY: node test-bcoin
+.PHONY: node test-bcoin vectors
 node:
 	command -v npm >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends nodejs npm)
 
@@ -125,3 +125,7 @@ $(BCOIN)/.package-lock.json: tests/bcoin/package.json | node
 
 test-bcoin: $(TESTING) $(BCOIN)/.package-lock.json
 	BITWRK_REQUIRE_BCOIN=1 $(BIN)/python -m pytest tests/bcoin $(TESTS)
+
+# Public vectors for transactions and signatures: how many rows apply, by which rule, and how many agree.
+vectors: $(TESTING)
+	$(BIN)/python -m tests.escrow.core_vectors
