@@ -155,12 +155,16 @@ def paid_to(transaction: Tx, script: bytes) -> int:
 
 
 def classify(contract: Contract, spending: Tx, funding: OutPoint, locks: Iterable[bytes]) -> Spend:
-    """Tell a spend by its witness branch and first output. ``locks`` are those that states were signed with."""
+    """Tell a spend by its witness branch and first output. ``locks`` are those that states were signed with.
+
+    The number of items tells the branch. The item that answers the script's IF does not: no signature covers it, and consensus
+    takes any bytes that are not zero for yes, so whoever mines a state may write there what he likes.
+    """
     witness = next((one.witness for one in spending.inputs if one.outpoint == funding), ())
     to_seller = paid_to(spending, contract.to_seller_script)
     to_buyer = paid_to(spending, contract.to_buyer_script)
     kind, lock = SpendKind.RULED, None
-    if len(witness) == 5 and witness[3] == b"\x01":
+    if len(witness) == 5:
         kind = SpendKind.SETTLED
         first = spending.outputs[0].script if spending.outputs else b""
         if first not in (contract.to_seller_script, contract.to_buyer_script):

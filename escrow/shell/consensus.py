@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from escrow.core.transaction import Tx
-from wire.errors import LocalFault
+from wire.errors import LocalFault, require
 from wire.ports import Rejected, TxOut
 
 
@@ -30,6 +30,8 @@ def verify_input(transaction: Tx, index: int, spent: Sequence[TxOut]) -> bool:
     import pbk
     from pbk.script import PrecomputedTransactionData
 
+    # The library asserts this itself, by ending the process.
+    require(len(spent) == len(transaction.inputs), "spent-outputs", "one spent output goes with each input")
     parsed = pbk.Transaction(transaction.serialise())
     outputs = [pbk.TransactionOutput(pbk.ScriptPubkey(one.script), one.value_sat) for one in spent]
     data = PrecomputedTransactionData(parsed, outputs)

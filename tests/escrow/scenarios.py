@@ -305,6 +305,22 @@ AFTER_KEY = "buyer vanishes after a key"
 
 
 @scenario(AFTER_KEY)
+def a_miner_writes_another_yes(escrow: Escrow) -> None:
+    """Nobody signs the answer to an IF: the spend is the same, and must be seen as the same."""
+    close = escrow.closed(PAID_MSAT, LOCK)
+    stack = close.inputs[0].witness
+    close = close.with_witness(0, (*stack[:3], b"\x02\x00", stack[4]))
+    escrow.stage.accepts_in_a_block("a locked state with another yes", close)
+    found = classify(escrow.contract, close, escrow.funding, [LOCK])
+    assert (found.kind, found.lock) == (SpendKind.CONDITIONAL, LOCK)
+    taking = escrow.claim(close)
+    stack = taking.inputs[0].witness
+    taking = taking.with_witness(0, (*stack[:2], b"\x00\x01", stack[3]))
+    escrow.stage.accepts_in_a_block("a claim with another yes", taking)
+    assert key_shown(taking, output(close), LOCK) == KEY
+
+
+@scenario(AFTER_KEY)
 def locked_state_and_claim(escrow: Escrow) -> None:
     close = escrow.publish()
     taking = escrow.claim(close)
