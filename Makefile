@@ -9,6 +9,7 @@ RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
 FIGURES := $(VENV)/.figures
 BENCHING := $(VENV)/.benching
+WALLETS := $(VENV)/.wallets
 
 .PHONY: install demo test check lint types floors format pins bench brute sim sim-check clean
 .DELETE_ON_ERROR:
@@ -85,6 +86,7 @@ pins:
 	$(COMPILE) requirements/test.in -o requirements/test.txt
 	$(COMPILE) requirements/sim.in -o requirements/sim.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) requirements/wallets.in -o requirements/wallets.txt
 
 clean:
 	rm -rf $(VENV) demo-out bench-out dist
@@ -115,7 +117,7 @@ test-blender: $(TESTING) $(BPY)/.installed bubblewrap
 # --- a second opinion on the escrow ----------------------------------------------------------------------------------------------
 # bcoin, in JavaScript, judges what libbitcoinkernel judges. No package of it runs a script while it is installed.
 BCOIN := tests/bcoin/node_modules
-.PHONY: node test-bcoin vectors
+.PHONY: node test-bcoin test-descriptors vectors fuzz
 node:
 	command -v npm >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends nodejs npm)
 
@@ -129,3 +131,15 @@ test-bcoin: $(TESTING) $(BCOIN)/.package-lock.json
 # Public vectors for transactions and signatures: how many rows apply, by which rule, and how many agree.
 vectors: $(TESTING)
 	$(BIN)/python -m tests.escrow.core_vectors
+
+# Spends bent in every way, our opinion against the kernel's. `make fuzz FUZZ="--seed 7 --spends 300000"` is another, longer run.
+fuzz: $(TESTING)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+$(WALLETS): $(TESTING) requirements/wallets.txt
+	$(PIP) --require-hashes --no-build-isolation -r requirements/wallets.txt
+	touch $@
+
+# BDK and embit derive from our descriptors what we derive, and take a refund with nothing else.
+test-descriptors: $(WALLETS)
+	BITWRK_REQUIRE_WALLETS=1 $(BIN)/python -m pytest tests/wallets $(TESTS)

@@ -20,6 +20,7 @@ Account = NewType("Account", str)
 
 _P2PKH: Final = b"\x00"
 _WIF: Final = b"\x80"
+_WIF_TEST: Final = b"\xef"
 
 
 class BadText(Refused):
@@ -56,9 +57,9 @@ def account_hash(account: str) -> bytes:
     return raw[1:]
 
 
-def to_wif(key: SecretKey) -> str:
-    """The key in wallet import format, compressed."""
-    return str(base58.b58encode_check(_WIF + key.secret + b"\x01").decode())
+def to_wif(key: SecretKey, *, test: bool = False) -> str:
+    """The key in wallet import format, compressed; ``test`` for networks without real money. ``from_wif`` reads mainnet's."""
+    return str(base58.b58encode_check((_WIF_TEST if test else _WIF) + key.secret + b"\x01").decode())
 
 
 def from_wif(text: str) -> SecretKey:

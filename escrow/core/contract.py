@@ -6,8 +6,9 @@
     conditional   wsh(or_i( and_v(v:sha256(h),pk(S_claim)),                            the seller, who shows the key
                             and_v(v:pk(B_lapse),older(delay)) ))                       after the delay: the buyer
 
-Without an arbiter the middle branch is left out. Both are sane miniscript, so any descriptor wallet can spend them. One key
-per branch, a public tweak of the party's account key: a descriptor may not repeat a key, and no account shows on chain.
+Without an arbiter the middle branch is left out. Both are sane miniscript, so any descriptor wallet can spend them; how they are
+written for one is in ``descriptor``. One key per branch, a public tweak of the party's account key: a descriptor may not repeat a
+key, and no account shows on chain.
 """
 
 import dataclasses
@@ -96,7 +97,8 @@ def branch_tweak(network: str, branch: Branch, nonce: bytes) -> bytes:
     return digest(context(network, "escrow/branch"), nonce, branch.value)
 
 
-def _in_order(one: bytes, other: bytes) -> list[bytes]:
+def in_order(one: bytes, other: bytes) -> list[bytes]:
+    """Two keys as they stand in the scripts: sorted by their bytes."""
     return sorted([one, other])
 
 
@@ -145,21 +147,6 @@ class Contract:
         ]
         return assemble(Op.IF, *claim, Op.ELSE, *lapse, Op.ENDIF)
 
-    def descriptor(self) -> str:
-        """The escrow for a descriptor wallet, without checksum."""
-        coop = ",".join(key.hex() for key in _in_order(self.buyer_coop, self.seller_coop))
-        refund = f"and_v(v:pk({self.buyer_refund.hex()}),after({self.terms.refund_height}))"
-        if self.terms.arbiter is None:
-            return f"wsh(or_i(multi(2,{coop}),{refund}))"
-        either = ",".join(key.hex() for key in _in_order(self.buyer_rule, self.seller_rule))
-        ruling = f"and_v(v:pk({self.terms.arbiter.hex()}),and_v(v:after({self.terms.ruling_height}),multi(1,{either})))"
-        return f"wsh(or_i(multi(2,{coop}),or_i({ruling},{refund})))"
-
-    def conditional_descriptor(self, lock: bytes) -> str:
-        """The hash-locked balance for a descriptor wallet, without checksum."""
-        claim = f"and_v(v:sha256({lock.hex()}),pk({self.seller_claim.hex()}))"
-        return f"wsh(or_i({claim},and_v(v:pk({self.buyer_lapse.hex()}),older({self.terms.claim_delay_blocks}))))"
-
     def cooperative_witness(self, buyer_signature: bytes, seller_signature: bytes) -> tuple[bytes, ...]:
         """The stack for the first branch; signatures with their sighash byte."""
         pairs = sorted([(self.buyer_coop, buyer_signature), (self.seller_coop, seller_signature)])
@@ -204,7 +191,7 @@ def contract_of(network: str, terms: Terms) -> Contract:
     buyer_coop, seller_coop = moved(terms.buyer, Branch.COOPERATE), moved(terms.seller, Branch.COOPERATE)
     buyer_rule, seller_rule = moved(terms.buyer, Branch.RULE), moved(terms.seller, Branch.RULE)
     refund = moved(terms.buyer, Branch.REFUND)
-    script = _witness_script(terms, _in_order(buyer_coop, seller_coop), _in_order(buyer_rule, seller_rule), refund)
+    script = _witness_script(terms, in_order(buyer_coop, seller_coop), in_order(buyer_rule, seller_rule), refund)
     arbiter = terms.arbiter is not None
     return Contract(
         network=network,

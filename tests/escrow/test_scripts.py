@@ -5,12 +5,12 @@ import pytest
 from escrow.core import amounts
 from escrow.core.amounts import capacity_least_sat, capacity_sat, dust_sat, enforced_from_sat, fee_sat, usable_msat
 from escrow.core.contract import HEIGHT_MAX, Branch, branch_tweak, contract_of
-from escrow.core.script import BadAddress, Op, address_of, assemble, p2wpkh, p2wsh, push, script_number, script_of
+from escrow.core.script import BadAddress, address_of, p2wpkh, push, script_number, script_of
 from escrow.core.spends import OverCapacity, claim, lapse, refund, ruling, state
 from escrow.core.transaction import Tx, TxIn
 from escrow.shell.regtest import Regtest
 from tests.escrow.pair import BUYER, SELLER, build_funding
-from tests.escrow.scenarios import DELAY, KEY, LOCK, terms_at
+from tests.escrow.scenarios import KEY, LOCK, terms_at
 from wire.keys import tweak_public
 from wire.ports import OutPoint, Rejected, TxOut
 
@@ -115,39 +115,6 @@ def test_public_and_secret_tweaks_agree() -> None:
     assert len({public for public, _, _ in pairs}) == 7
     other = contract_of("signet", terms_at(500, True))
     assert {other.buyer_coop, other.channel}.isdisjoint({contract.buyer_coop, contract.channel})
-
-
-def test_the_script_is_the_miniscript_it_claims_to_be() -> None:
-    """The bytes are spelled out from the descriptor's own keys, so descriptor and script cannot drift apart."""
-    for with_arbiter in (True, False):
-        contract = contract_of("regtest", terms_at(500, with_arbiter))
-        text = contract.descriptor()
-        keys = [bytes.fromhex(one) for one in _hex_words(text)]
-        two = [2, keys[0], keys[1], 2, Op.CHECKMULTISIG]
-        alone = [keys[-1], Op.CHECKSIGVERIFY, 509, Op.CHECKLOCKTIMEVERIFY]
-        if with_arbiter:
-            middle = [keys[2], Op.CHECKSIGVERIFY, 505, Op.CHECKLOCKTIMEVERIFY, Op.VERIFY]
-            middle += [1, keys[3], keys[4], 2, Op.CHECKMULTISIG]
-            script = assemble(Op.IF, *two, Op.ELSE, Op.IF, *middle, Op.ELSE, *alone, Op.ENDIF, Op.ENDIF)  # type: ignore[arg-type]
-            assert text.count("or_i") == 2
-        else:
-            script = assemble(Op.IF, *two, Op.ELSE, *alone, Op.ENDIF)  # type: ignore[arg-type]
-            assert text.count("or_i") == 1
-        assert contract.witness_script == script
-        assert contract.funding.script == p2wsh(script)
-        assert len(set(keys)) == len(keys)
-        lock, one, other = (bytes.fromhex(word) for word in _hex_words(contract.conditional_descriptor(LOCK)))
-        assert lock == LOCK
-        assert contract.conditional_script(LOCK) == assemble(
-            Op.IF, Op.SIZE, 32, Op.EQUALVERIFY, Op.SHA256, lock, Op.EQUALVERIFY, one, Op.CHECKSIG,
-            Op.ELSE, other, Op.CHECKSIGVERIFY, DELAY, Op.CHECKSEQUENCEVERIFY, Op.ENDIF,
-        )  # fmt: skip
-
-
-def _hex_words(text: str) -> list[str]:
-    import re
-
-    return re.findall(r"[0-9a-f]{64,66}", text)
 
 
 @pytest.mark.parametrize(

@@ -88,19 +88,21 @@ def draft(random: Random) -> Draft:
         coop = [secret(one, BUYER, Branch.COOPERATE), secret(one, SELLER, Branch.COOPERATE)]
         if one.buyer_coop > one.seller_coop:
             coop.reverse()
-        unsigned, shape, signers = state(one, funding, paid_msat, lock), [b"", 0, 1, b"\x01"], coop
+        unsigned, signers = state(one, funding, paid_msat, lock), coop
+        shape: list[bytes | int] = [b"", 0, 1, b"\x01"]
     else:
         height = terms.ruling_height if kind == "ruling" else terms.refund_height if kind == "refund" else 0
         sequence = terms.claim_delay_blocks if kind == "lapse" else 0xFFFFFFFD
         outputs = (TxOut(terms.capacity_sat // 2, one.to_seller_script), TxOut(terms.capacity_sat // 3, one.to_buyer_script))
         unsigned = Tx(inputs=(TxIn(outpoint=funding, sequence=sequence),), outputs=outputs, lock_time=height)
         party = random.choice((BUYER, SELLER))
-        shape, signers = {
+        ways: dict[str, tuple[list[bytes | int], list[SecretKey]]] = {
             "ruling": ([b"", 1, 0, b"\x01", b""], [ARBITER, secret(one, party, Branch.RULE)]),
             "refund": ([0, b"", b""] if arbiter else [0, b""], [secret(one, BUYER, Branch.REFUND)]),
             "claim": ([0, KEY, b"\x01"], [secret(one, SELLER, Branch.CLAIM)]),
             "lapse": ([0, b""], [secret(one, BUYER, Branch.LAPSE)]),
-        }[kind]
+        }
+        shape, signers = ways[kind]
     script = one.conditional_script(LOCK) if kind in ("claim", "lapse") else one.witness_script
     return Draft(random, kind, one, unsigned, terms.capacity_sat, script, list(shape), list(signers), paid_msat, lock)
 
@@ -249,7 +251,7 @@ def _after_signing(one: Draft, transaction: Tx) -> Tx:
         {"outputs": tuple(replace(output, value_sat=output.value_sat + 1) for output in transaction.outputs)},
         {"inputs": (replace(transaction.inputs[0], script=b"\x00"), *transaction.inputs[1:])},
     )
-    return replace(transaction, **random.choice(changes))  # type: ignore[arg-type]
+    return replace(transaction, **random.choice(changes))
 
 
 def _none(one: Draft) -> None:
