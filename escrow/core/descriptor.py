@@ -2,6 +2,7 @@
 
 A key stands there as 33 bytes in hex, or in wallet import format where its secret is given: a wallet that imports the escrow's
 descriptor with the secret of the refund branch can take the refund, one with that of the lapse branch a balance nobody claimed.
+Such a text is worth as much as the account: a branch secret is the account's secret plus a number that the other party knows.
 Sources: BIP380 (expressions and checksum), BIP382 (wsh), miniscript.
 """
 

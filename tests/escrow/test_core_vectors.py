@@ -3,8 +3,10 @@
 import pytest
 
 from escrow.core.transaction import BadTransaction, compact, parse
+from escrow.shell.consensus import verify_input
 from tests.escrow import core_vectors
 from tests.escrow.core_vectors import Count
+from wire.errors import InvariantBroken
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,12 @@ def test_a_wrong_row_is_noticed() -> None:
     count = Count("none", "all")
     count.say(False, "a row")
     assert (count.applicable, count.agreed, count.wrong) == (1, 0, ["a row"])
+
+
+def test_the_kernel_is_never_asked_with_outputs_missing() -> None:
+    """It would end the process."""
+    with pytest.raises(InvariantBroken, match="one spent output"):
+        verify_input(parse(SPEND), 0, [])
 
 
 SPEND = bytes.fromhex("02000000000101" + "aa" * 32 + "0000000000fdffffff01e803000000000000160014" + "bb" * 20 + "0101ff00000000")
