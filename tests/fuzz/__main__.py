@@ -1,7 +1,8 @@
 """``python -m tests.fuzz``: spends without number, our opinion against the kernel's, and every disagreement with its seed.
 
-Two parts. Single spends of the three scripts, bent in every way we could think of, before the script machine, the recognisers and
-the kernel; and a whole chain under random spends, before the waiting room and the kernel.
+Three parts. Single spends of the three scripts, bent in every way we could think of, before the script machine, the recognisers
+and the kernel. Transactions as bytes, bent, before our reader and the kernel's. And a whole chain under random spends, before the
+waiting room and the kernel.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tests.fuzz.chain import World
 from tests.fuzz.opinions import Disagreement, check, check_signature
+from tests.fuzz.raws import check_raw, make_raw
 from tests.fuzz.spends import make_case
 
 SHOW_EVERY_S = 2
@@ -58,6 +60,22 @@ def single_spends(seed: int, numbers: range, told: list[str]) -> dict[str, Count
     return {"kind of spend": kinds, "bent by": bends}
 
 
+def raw_bytes(seed: int, numbers: range, told: list[str]) -> Counter[tuple[str, str]]:
+    """Read bent bytes; counts by what we say."""
+    counts, progress = Counter[tuple[str, str]](), Progress("bytes", len(numbers))
+    for done, number in enumerate(numbers):
+        progress.at(done)
+        raw = make_raw(seed, number)
+        try:
+            word = check_raw(raw)
+            counts[("a transaction" if word == "accepted" else word), ("accepted" if word == "accepted" else "refused")] += 1
+        except Disagreement as error:
+            told.append(f"bytes {number} of seed {seed}: {error}\n  {raw.hex()}")
+            if len(told) >= DISAGREEMENTS_MAX:
+                break
+    return counts
+
+
 def whole_chain(seed: int, steps: int, told: list[str]) -> Counter[tuple[str, str]]:
     """Judge spends on a chain that grows; counts of verdicts by kind."""
     progress = Progress("chain", steps)
@@ -96,11 +114,14 @@ def main(arguments: list[str] | None = None) -> int:
     for title, counts in single_spends(options.seed, numbers, told).items():
         show(title, counts)
     if options.only is None:
+        show("bytes", raw_bytes(options.seed, numbers, told))
         show("on a chain", whole_chain(options.seed, options.steps, told))
     for one in told:
         print("DISAGREEMENT:", one)
     steps = options.steps if options.only is None else 0
-    print(f"seed {options.seed}: {len(numbers):,} spends, {steps:,} steps of a chain, {len(told)} disagreements")
+    print(
+        f"seed {options.seed}: {len(numbers):,} spends and as many bytes, {steps:,} steps of a chain, {len(told)} disagreements"
+    )
     return 1 if told else 0
 
 

@@ -7,16 +7,17 @@ import pytest
 from escrow.core.spends import SpendKind, classify
 from tests.escrow.interpreter import Fails
 from tests.fuzz import __main__ as fuzz
-from tests.fuzz import opinions
+from tests.fuzz import opinions, raws
 from tests.fuzz.opinions import Disagreement, check, check_signature
+from tests.fuzz.raws import check_raw
 from tests.fuzz.spends import BENDS, KINDS, Case, make_case
 
 
 def test_the_first_spends_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
     assert fuzz.main(["--spends", "400", "--steps", "150"]) == 0
     told = capsys.readouterr().out
-    assert "400 spends, 150 steps of a chain, 0 disagreements" in told
-    for name in (*KINDS, *BENDS, "balance", "reward"):
+    assert "400 spends and as many bytes, 150 steps of a chain, 0 disagreements" in told
+    for name in (*KINDS, *BENDS, "a transaction", "trailing-bytes", "balance", "reward"):
         assert f"\n{name} " in told
 
 
@@ -41,6 +42,15 @@ def test_a_wrong_verdict_is_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         check(case)
     assert fuzz.main(["--spends", "40", "--steps", "0"]) == 1
     assert "DISAGREEMENT" in capsys.readouterr().out
+
+
+def test_bytes_read_otherwise_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    good_raw, long_raw = good("claim").transaction.serialise(), good("claim").transaction.serialise() + b"\x00"
+    assert (check_raw(good_raw), check_raw(long_raw)) == ("accepted", "trailing-bytes")
+    for raw, theirs in ((good_raw, None), (good_raw, b"other"), (long_raw, long_raw), (good_raw[:-1], b"other")):
+        monkeypatch.setattr(raws, "kernel_reads", lambda _, theirs=theirs: theirs)
+        with pytest.raises(Disagreement):
+            check_raw(raw)
 
 
 def test_a_wrong_name_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
