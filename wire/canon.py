@@ -1,7 +1,7 @@
 """One canonical encoding: msgpack, arrays only, shortest form, nothing left over.
 
 A ``record`` is a frozen dataclass whose annotations are its schema. It travels as the array of its fields in the order
-they are declared. ``unpack`` decodes, checks every type and bound, encodes again and compares; so there is
+they are declared. ``unpack`` decodes, checks every type and bound, encodes what it decoded again and compares; so there is
 exactly one accepted byte string for a value. The refusals are the subclasses of ``EncodingError``.
 
     Digest = Annotated[bytes, Size(32, 32)]
@@ -85,12 +85,17 @@ def record(cls: type[T]) -> type[T]:
     return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
-# A codec is a pair: to plain msgpack values, and from them with all checks.
-_Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Codec:
+    """``encode`` to plain msgpack values, and ``decode`` from them, with all checks and the reason for a refusal.
 
+    What ``decode`` lets pass, ``encode`` would turn into exactly the plain value it came from. Values that travel as they are
+    have a ``test`` besides: an expression over ``{}`` that says the same as ``decode`` without a reason.
+    """
 
-def _same(value: Any) -> Any:
-    return value
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    test: str = ""
 
 
 def _int_codec(bounds: Range) -> _Codec:
@@ -101,7 +106,7 @@ def _int_codec(bounds: Range) -> _Codec:
             raise OutOfBounds("out-of-bounds", f"{value} is not within {bounds.least} and {bounds.most}")
         return value
 
-    return check, check
+    return _Codec(check, check, f"type({{0}}) is int and {bounds.least} <= {{0}} <= {bounds.most}")
 
 
 def _sized_codec(kind: type, bounds: Size) -> _Codec:
@@ -114,11 +119,12 @@ def _sized_codec(kind: type, bounds: Size) -> _Codec:
             raise OutOfBounds("out-of-bounds", f"a length of {length} is not within {bounds.least} and {bounds.most}")
         return value
 
-    return check, check
+    length = "len({0}.encode())" if kind is str else "len({0})"
+    return _Codec(check, check, f"type({{0}}) is {kind.__name__} and {bounds.least} <= {length} <= {bounds.most}")
 
 
 def _tuple_codec(item: _Codec, bounds: Size) -> _Codec:
-    encode_item, decode_item = item
+    encode_item, decode_item = item.encode, item.decode
 
     def checked(value: Any) -> Any:
         if type(value) not in (tuple, list):
@@ -127,9 +133,9 @@ def _tuple_codec(item: _Codec, bounds: Size) -> _Codec:
             raise OutOfBounds("out-of-bounds", f"{len(value)} items are not within {bounds.least} and {bounds.most}")
         return value
 
-    return (
+    return _Codec(
         lambda value: [encode_item(one) for one in checked(value)],
-        lambda value: tuple(decode_item(one) for one in checked(value)),
+        lambda value: tuple([decode_item(one) for one in checked(value)]),
     )
 
 
@@ -139,9 +145,9 @@ def _fixed_tuple_codec(items: list[_Codec]) -> _Codec:
             raise WrongShape("wrong-shape", f"an array of {len(items)} was expected")
         return value
 
-    return (
-        lambda value: [codec[0](one) for codec, one in zip(items, checked(value), strict=True)],
-        lambda value: tuple(codec[1](one) for codec, one in zip(items, checked(value), strict=True)),
+    return _Codec(
+        lambda value: [codec.encode(one) for codec, one in zip(items, checked(value), strict=True)],
+        lambda value: tuple(codec.decode(one) for codec, one in zip(items, checked(value), strict=True)),
     )
 
 
@@ -151,44 +157,73 @@ def _bool_codec() -> _Codec:
             raise WrongShape("wrong-shape", f"true or false was expected, not {type(value).__name__}")
         return value
 
-    return check, check
+    return _Codec(check, check, "type({0}) is bool")
 
 
 def _optional_codec(inner: _Codec) -> _Codec:
-    return (
-        lambda value: None if value is None else inner[0](value),
-        lambda value: None if value is None else inner[1](value),
+    return _Codec(
+        lambda value: None if value is None else inner.encode(value),
+        lambda value: None if value is None else inner.decode(value),
+        f"({{0}} is None or {inner.test})" if inner.test else "",
     )
 
 
 def _enum_codec(kind: type[enum.Enum]) -> _Codec:
-    def decode(value: Any) -> enum.Enum:
-        try:
-            return kind(value)
-        except ValueError:
-            raise OutOfBounds("out-of-bounds", f"{value!r} is not a {kind.__name__}") from None
+    members = {(type(one.value), one.value): one for one in kind}  # with the type, or True would pass for 1
 
-    return lambda value: kind(value).value, decode
+    def decode(value: Any) -> enum.Enum:
+        found = members.get((type(value), value)) if type(value) in (int, str, bytes) else None
+        if found is None:
+            raise OutOfBounds("out-of-bounds", f"{value!r} is not a {kind.__name__}")
+        return found
+
+    return _Codec(lambda value: kind(value).value, decode)
 
 
 def _record_codec(kind: type) -> _Codec:
+    """Reading and writing a record is most of what a busy node does, so the code for each kind is written out: one test for all
+    fields that travel as they are, and the slots set directly. Only a value that fails goes field by field, to find the reason.
+    """
     names = [field.name for field in dataclasses.fields(kind)]
     hints = typing.get_type_hints(kind, include_extras=True)
     codecs = [_codec(hints[name]) for name in names]
-    encoders = [(name, codec[0]) for name, codec in zip(names, codecs, strict=True)]
-    decoders = [(name, codec[1]) for name, codec in zip(names, codecs, strict=True)]
 
-    def encode(value: Any) -> list[Any]:
-        if type(value) is not kind:
-            raise WrongShape("wrong-shape", f"{kind.__name__} was expected, not {type(value).__name__}")
-        return [encoder(getattr(value, name)) for name, encoder in encoders]
+    def shape(value: Any) -> WrongShape:
+        return WrongShape("wrong-shape", f"{kind.__name__} is an array of {len(names)} fields")
 
-    def decode(value: Any) -> Any:
-        if type(value) is not list or len(value) != len(decoders):
-            raise WrongShape("wrong-shape", f"{kind.__name__} is an array of {len(decoders)} fields")
-        return kind(**{name: decoder(one) for (name, decoder), one in zip(decoders, value, strict=True)})
+    def stranger(value: Any) -> WrongShape:
+        return WrongShape("wrong-shape", f"{kind.__name__} was expected, not {type(value).__name__}")
 
-    return encode, decode
+    def explain(values: list[Any]) -> None:
+        for codec, one in zip(codecs, values, strict=True):
+            if codec.test:
+                codec.decode(one)
+        raise AssertionError(f"the test and the checks of {kind.__name__} disagree")
+
+    scope: dict[str, Any] = {"kind": kind, "new": object.__new__, "shape": shape, "stranger": stranger, "explain": explain}
+    for at, (name, codec) in enumerate(zip(names, codecs, strict=True)):
+        scope |= {f"set{at}": kind.__dict__[name].__set__, f"encode{at}": codec.encode, f"decode{at}": codec.decode}
+    numbered = list(enumerate(zip(names, codecs, strict=True)))
+    values = "[" + ", ".join(f"v{at}" for at, _ in numbered) + "]"
+    tests = " and ".join(f"({codec.test.format(f'v{at}')})" for at, (_, codec) in numbered if codec.test) or "True"
+    sets = [f"set{at}(self, v{at})" if codec.test else f"set{at}(self, decode{at}(v{at}))" for at, (_, codec) in numbered]
+    plains = ", ".join(f"v{at}" if codec.test else f"encode{at}(v{at})" for at, (_, codec) in numbered)
+    lines = [
+        "def decode(value):",
+        f"    if type(value) is not list or len(value) != {len(names)}: raise shape(value)",
+        f"    {values} = value",
+        f"    if not ({tests}): explain(value)",
+        "    self = new(kind)",
+        *(f"    {one}" for one in sets),
+        "    return self",
+        "def encode(value):",
+        "    if type(value) is not kind: raise stranger(value)",
+        *(f"    v{at} = value.{name}" for at, (name, _) in numbered),
+        f"    if not ({tests}): explain({values})",
+        f"    return [{plains}]",
+    ]
+    exec("\n".join(lines), scope)  # noqa: S102 - of field names and numbers of our own classes, never of a peer's bytes
+    return _Codec(scope["encode"], scope["decode"])
 
 
 def _codec(hint: Any) -> _Codec:
@@ -244,22 +279,21 @@ def _unpackb(data: bytes) -> Any:
         raise Malformed("malformed", f"not a message: {type(error).__name__}") from None
 
 
-def _packb(value: Any) -> bytes:
-    return typing.cast(bytes, msgpack.packb(value, use_bin_type=True))
+_packb: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack  # one for all: it keeps the interpreter from start to end
 
 
 def pack(value: Any) -> bytes:
     """The canonical bytes of a record. Raises ``EncodingError`` when a field breaks its own bounds."""
-    return _packb(_codec(type(value))[0](value))
+    return _packb(_codec(type(value)).encode(value))
 
 
 def unpack(kind: type[T], data: bytes, most: int | None = None) -> T:
     """The record of class ``kind`` whose canonical encoding is ``data``, of at most ``most`` bytes."""
     if most is not None and len(data) > most:
         raise Oversize("oversize", f"{len(data)} bytes are more than the {most} allowed")
-    encode, decode = _codec(kind)
-    value = decode(_unpackb(data))
-    if _packb(encode(value)) != data:
+    plain = _unpackb(data)
+    value = _codec(kind).decode(plain)
+    if _packb(plain) != data:
         raise NotCanonical("not-canonical", f"not the canonical encoding of {kind.__name__}")
     return typing.cast(T, value)
 
@@ -284,7 +318,7 @@ class Choice:
 
     def pack(self, value: Any) -> bytes:
         """The canonical bytes of one member."""
-        return _packb([self._tags[type(value)], _codec(type(value))[0](value)])
+        return _packb([self._tags[type(value)], _codec(type(value)).encode(value)])
 
     def unpack(self, data: bytes, most: int | None = None) -> Any:
         """The member whose canonical encoding is ``data``."""
@@ -296,8 +330,7 @@ class Choice:
         kind = self._kinds.get(plain[0])
         if kind is None:
             raise WrongShape("unknown-kind", f"{self.name} has no message {plain[0]}")
-        encode, decode = _codec(kind)
-        value = decode(plain[1])
-        if _packb([plain[0], encode(value)]) != data:
+        value = _codec(kind).decode(plain[1])
+        if _packb(plain) != data:
             raise NotCanonical("not-canonical", f"not the canonical encoding of {kind.__name__}")
         return value

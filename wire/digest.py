@@ -12,6 +12,7 @@ from blake3 import blake3
 CONTENT: Final = "bitwrk/1//content"
 
 
+@functools.lru_cache(maxsize=256)
 def context(network: str, purpose: str) -> str:
     """The derive-key context of one purpose on one network."""
     return f"bitwrk/1/{network}/{purpose}"

@@ -1,6 +1,6 @@
 """The door for gossiped messages: decode once, deduplicate before verification, admit what is good.
 
-A message is deduplicated twice: by the hash of all its bytes before it is even decoded, and by its id after. Between the two
+A message is deduplicated twice: by all its bytes before it is even decoded, and by its id after. Between the two
 stands its signature check, named by signature and digest together, so that a body sent ahead with a false signature does
 not shut out the true one.
 """
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from orderbook.core.book import Book
 from orderbook.core.messages import CheckItem, Heard, read
-from wire.digest import plain
 from wire.errors import Ignore
 from wire.keys import PeerId
 from wire.limits import RELAY_CHECKS_MAX
@@ -42,7 +41,7 @@ class Intake:
 
     def known(self, raw: bytes) -> bytes | None:
         """The id of exactly these bytes, if they are in a book or on their way into one."""
-        return self._seen.get(plain(raw))
+        return self._seen.get(raw)
 
     def read(self, raw: bytes) -> Heard:
         """Decode. Raises ``Misbehaved`` or ``Ignore``, each named by its code."""
@@ -54,7 +53,7 @@ class Intake:
     def own(self, heard: Heard, now: Instant) -> None:
         """Admit a message that we have signed ourselves. Raises ``Ignore``."""
         self._books[heard.book].admit(heard, now, asked=False)
-        self._seen[plain(heard.raw)] = heard.id
+        self._seen[heard.raw] = heard.id
 
     def submit(self, heard: Heard, source: PeerId, now: Instant, *, asked: bool) -> tuple[CheckItem, ...]:
         """Let ``heard`` wait for its signatures; returns those to be verified now. Raises ``Ignore``."""
@@ -62,7 +61,7 @@ class Intake:
         if self._pending >= RELAY_CHECKS_MAX:
             raise Ignore("checks-full", f"{RELAY_CHECKS_MAX} messages wait for verification already")
         pending = Pending(heard=heard, source=source, asked=asked, left={one.id for one in heard.checks})
-        self._seen[plain(heard.raw)] = heard.id
+        self._seen[heard.raw] = heard.id
         self._pending += 1
         fresh = tuple(one for one in heard.checks if one.id not in self._waiting)
         for one in heard.checks:
@@ -104,4 +103,4 @@ class Intake:
 
     def drop(self, raw: bytes) -> None:
         """These bytes are in no book any more."""
-        self._seen.pop(plain(raw), None)
+        self._seen.pop(raw, None)

@@ -246,9 +246,8 @@ def _right_network(network: Network, name: str) -> None:
         raise Ignore("wrong-network", f"this is a message for the network {name!r}, here is {network.name!r}")
 
 
-def _check(network: Network, public: bytes, signed: bytes, signature: bytes) -> CheckItem:
-    name = digest(context(network.name, "check"), public, signed, signature)
-    return CheckItem(id=name, public=public, digest=signed, signature=signature)
+def _check(public: bytes, signed: bytes, signature: bytes) -> CheckItem:
+    return CheckItem(id=public + signed + signature, public=public, digest=signed, signature=signature)
 
 
 def _read_order(network: Network, raw: bytes, sealed: SealedOrder) -> Heard:
@@ -260,7 +259,7 @@ def _read_order(network: Network, raw: bytes, sealed: SealedOrder) -> Heard:
         raise Misbehaved("malformed", "the avoided accounts of an order stand in ascending order, each once")
     check_stamp(network.name, network.stamp_bits, sealed.body, life_of(order))
     message_id = id_of(network.name, ORDER, sealed.body)
-    check = _check(network, order.owner, message_id, sealed.signature)
+    check = _check(order.owner, message_id, sealed.signature)
     return Heard(raw=raw, id=message_id, book=order.book, key_epoch=order.first_epoch, body=order, checks=(check,))
 
 
@@ -269,7 +268,7 @@ def _read_close(network: Network, raw: bytes, sealed: SealedClose) -> Heard:
     _right_network(network, close.network)
     check_stamp(network.name, network.stamp_bits, sealed.body, life_of(close))
     message_id = id_of(network.name, CLOSE, sealed.body)
-    check = _check(network, close.owner, message_id, sealed.signature)
+    check = _check(close.owner, message_id, sealed.signature)
     return Heard(raw=raw, id=message_id, book=close.book, key_epoch=close.epoch, body=close, checks=(check,))
 
 
@@ -282,7 +281,7 @@ def _read_proof(network: Network, raw: bytes, sealed: SealedProof) -> Heard:
         raise Misbehaved("malformed", "the two matches of this proof do not contradict each other", penalty=30)
     check_stamp(network.name, network.stamp_bits, sealed.body, life_of(proof))
     checks = tuple(
-        _check(network, proof.signer, match_digest(match, proof.side), signature)
+        _check(proof.signer, match_digest(match, proof.side), signature)
         for match, signature in ((proof.first, proof.first_signature), (proof.second, proof.second_signature))
     )
     key_epoch = max(proof.first.epoch, proof.second.epoch)
