@@ -49,7 +49,7 @@ sim-check: $(FIGURES)
 	$(BIN)/bitwrk-sim compare market-2000
 
 bench: $(TESTING) $(BENCHING)
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH)
 
 # The auction on every small book there is, some minutes: quantity and price by brute force, and the literal rules.
 brute: $(TESTING)
