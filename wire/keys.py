@@ -56,8 +56,8 @@ def read_peer(text: str) -> PeerId:
 
 
 @functools.lru_cache(maxsize=16_384)
-def _x_only(public: bytes) -> PublicKeyXOnly:
-    return PublicKeyXOnly(public)
+def _x_only(public: bytes) -> Any:
+    return PublicKeyXOnly(public).public_key
 
 
 @functools.lru_cache(maxsize=4_096)
@@ -68,9 +68,12 @@ def _point(public: bytes) -> PublicKey:
 def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
     """Whether ``signature`` (64 bytes, BIP340) over ``digest`` is by ``public`` (33 compressed or 32 x-only bytes)."""
     try:
-        return bool(_x_only(public[-32:]).verify(signature, digest))
+        point = _x_only(public[-32:])
     except ValueError:
         return False
+    if len(signature) != 64:
+        return False
+    return bool(lib.secp256k1_schnorrsig_verify(GLOBAL_CONTEXT.ctx, signature, digest, len(digest), point))
 
 
 def verify_ecdsa(public: bytes, digest: bytes, der: bytes) -> bool:

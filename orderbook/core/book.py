@@ -12,7 +12,6 @@ History matters to that, so what we *asked* a neighbour for is admitted while it
 us unasked must still be alive.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from orderbook.core.auction import Entry
@@ -23,13 +22,14 @@ from wire.errors import Ignore
 from wire.limits import BOOK_MESSAGES_MAX, ORDER_RETAIN_EPOCHS
 from wire.moments import Instant
 from wire.network import EpochClock
+from wire.values import value
 
 _AHEAD_EPOCHS: Final = 2
 
 _Slot = tuple[bytes, Side, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Kept:
     """A message of the book, with the first epoch for which it could be known."""
 

@@ -143,7 +143,17 @@ class Shares:
     books: tuple[bytes, ...]
 
 
-MarketEffect = SendFrame | Check | Meet | Shares | Cleared | ClockJudged | Count | Blame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """Messages of others have been admitted. ``ages_us``: how long after they appeared, as far as is known. ``slack_us``: how
+    long before the freeze of the epoch they name; negative when after it. Figures, nothing else.
+    """
+
+    ages_us: tuple[int, ...]
+    slack_us: tuple[int, ...]
+
+
+MarketEffect = SendFrame | Check | Meet | Shares | Cleared | ClockJudged | Admitted | Count | Blame
 
 
 # --- desk: events ------------------------------------------------------------------------------------------

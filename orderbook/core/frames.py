@@ -9,10 +9,11 @@ from typing import Annotated, Final
 
 from orderbook.core.messages import Epoch, NetworkName
 from wire.canon import U32, Choice, Hash32, Range, Size, record
-from wire.limits import BATCH_MAX_ORDERS, BOOKS_MAX, ORDER_MAX_BYTES, RECONCILE_FRAME_BYTES
+from wire.limits import BATCH_AGE_MAX_MS, BATCH_MAX_ORDERS, BOOKS_MAX, ORDER_MAX_BYTES, RECONCILE_FRAME_BYTES
 
 MomentUs = Annotated[int, Range(0, 1 << 62)]
 GossipBytes = Annotated[bytes, Size(1, ORDER_MAX_BYTES + 64)]  # a little more, so that an oversize message is counted as one
+AgeMs = Annotated[int, Range(0, BATCH_AGE_MAX_MS)]
 Messages = Annotated[tuple[GossipBytes, ...], Size(0, BATCH_MAX_ORDERS)]
 Reconciliation = Annotated[bytes, Size(1, RECONCILE_FRAME_BYTES + 4_096)]
 
@@ -28,9 +29,14 @@ class Hello:
 
 @record
 class Batch:
-    """Messages that the sender believes to be new to us."""
+    """Messages that the sender believes to be new to us.
+
+    The rest is information for figures: his time when the batch left, and how old each message was then (none: not told).
+    """
 
     messages: Messages
+    moment_us: MomentUs = 0
+    ages_ms: Annotated[tuple[AgeMs, ...], Size(0, BATCH_MAX_ORDERS)] = ()
 
 
 @record

@@ -6,7 +6,7 @@ not shut out the true one.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orderbook.core.book import Book
 from orderbook.core.messages import CheckItem, Heard, read
@@ -19,12 +19,13 @@ from wire.network import Network
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A message waiting for its signatures, and who brought it."""
+    """A message waiting for ``left`` of its signatures, and who brought it; ``born`` is when it appeared, if we know."""
 
     heard: Heard
     source: PeerId
     asked: bool
-    left: set[bytes] = field(default_factory=set)
+    born: Instant | None
+    left: int
 
 
 class Intake:
@@ -55,28 +56,33 @@ class Intake:
         self._books[heard.book].admit(heard, now, asked=False)
         self._seen[heard.raw] = heard.id
 
-    def submit(self, heard: Heard, source: PeerId, now: Instant, *, asked: bool) -> tuple[CheckItem, ...]:
+    def submit(self, heard: Heard, source: PeerId, now: Instant, *, asked: bool, born: Instant | None = None) -> list[CheckItem]:
         """Let ``heard`` wait for its signatures; returns those to be verified now. Raises ``Ignore``."""
         self._books[heard.book].admissible(heard, now, asked=asked)
         if self._pending >= RELAY_CHECKS_MAX:
             raise Ignore("checks-full", f"{RELAY_CHECKS_MAX} messages wait for verification already")
-        pending = Pending(heard=heard, source=source, asked=asked, left={one.id for one in heard.checks})
+        pending = Pending(heard=heard, source=source, asked=asked, born=born, left=len(heard.checks))
         self._seen[heard.raw] = heard.id
         self._pending += 1
-        fresh = tuple(one for one in heard.checks if one.id not in self._waiting)
+        fresh: list[CheckItem] = []
         for one in heard.checks:
-            self._waiting.setdefault(one.id, []).append(pending)
+            waiting = self._waiting.get(one.id)
+            if waiting is None:
+                self._waiting[one.id] = [pending]
+                fresh.append(one)
+            else:
+                waiting.append(pending)
         return fresh
 
-    def good(self, check_id: bytes) -> tuple[Pending, ...]:
+    def good(self, check_id: bytes) -> list[Pending]:
         """A signature is good: the messages that waited for nothing else."""
         complete = []
         for pending in self._waiting.pop(check_id, ()):
-            pending.left.discard(check_id)
+            pending.left -= 1
             if not pending.left:
                 self._pending -= 1
                 complete.append(pending)
-        return tuple(complete)
+        return complete
 
     def bad(self, check_id: bytes) -> tuple[Pending, ...]:
         """A signature is false: the messages that fall with it."""
@@ -84,10 +90,12 @@ class Intake:
         for pending in fallen:
             self._pending -= 1
             self.drop(pending.heard.raw)
-            for other in sorted(pending.left - {check_id}):
-                self._waiting[other].remove(pending)
-                if not self._waiting[other]:
-                    del self._waiting[other]
+            for other in pending.heard.checks:
+                waiting = self._waiting.get(other.id, [])
+                if pending in waiting:
+                    waiting.remove(pending)
+                    if not waiting:
+                        del self._waiting[other.id]
         return fallen
 
     def admit(self, pending: Pending, now: Instant) -> None:

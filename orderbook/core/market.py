@@ -11,6 +11,7 @@ alone has nothing to compare), and while our clock is off most neighbours' by mo
 
 from typing import Final, assert_never
 
+from orderbook.core.arrivals import Arrivals
 from orderbook.core.auction import auction_seed
 from orderbook.core.book import Book
 from orderbook.core.clockwatch import judge
@@ -66,6 +67,7 @@ class Market:
         self._flush_at = Instant(0)
         self._out: list[MarketEffect] = []
         self._checks: list[CheckItem] = []
+        self._arrivals = Arrivals(network.clock)
         self.skewed = False
 
     # --- what others ask ------------------------------------------------------------------------------------
@@ -211,9 +213,13 @@ class Market:
     def _compare_roots(self, book: bytes, now: Instant) -> None:
         for neighbour in self._neighbours.values():
             theirs, ours = neighbour.roots.get(book), self._roots.get(book)
-            if theirs and ours and theirs[0] == ours[0] and theirs[1] != ours[1]:
-                self._out.append(Count(code="roots-differ"))
-                self._reconciler.hasten(neighbour, book, now)
+            if theirs and ours and theirs[0] == ours[0]:
+                self._root_compared(neighbour, book, now, equal=theirs[1] == ours[1])
+
+    def _root_compared(self, neighbour: Neighbour, book: bytes, now: Instant, *, equal: bool) -> None:
+        self._out.append(Count(code="roots-equal" if equal else "roots-differ"))
+        if not equal:
+            self._reconciler.hasten(neighbour, book, now)
 
     # --- neighbours -----------------------------------------------------------------------------------------
 
@@ -222,6 +228,9 @@ class Market:
             self._out.append(Count(code="neighbour-refused"))
             return
         self._neighbours[peer] = Neighbour(peer, now)
+        ordered = sorted(self._neighbours.items())  # once here, so that nobody has to when messages pass
+        self._neighbours.clear()
+        self._neighbours.update(ordered)
         self._hello(peer, now)
 
     def _down(self, peer: PeerId) -> None:
@@ -294,8 +303,8 @@ class Market:
         match frame:
             case Batch():
                 self._spend(neighbour, len(frame.messages), now)
-                for raw in frame.messages:
-                    self._take(neighbour, raw, now, None)
+                for raw, born in zip(frame.messages, neighbour.births(frame, now), strict=True):
+                    self._take(neighbour, raw, now, None, born)
             case Ask():
                 self._spend(neighbour, _ASK_TOKENS, now)
                 self._book(frame.book)
@@ -350,9 +359,8 @@ class Market:
             if one.book in self._books and one.book in neighbour.books:
                 neighbour.roots[one.book] = (frame.epoch, one.root)
                 ours = self._roots.get(one.book)
-                if ours and ours[0] == frame.epoch and ours[1] != one.root:
-                    self._out.append(Count(code="roots-differ"))
-                    self._reconciler.hasten(neighbour, one.book, now)
+                if ours and ours[0] == frame.epoch:
+                    self._root_compared(neighbour, one.book, now, equal=ours[1] == one.root)
 
     def _judge_clock(self) -> None:
         verdict = judge([one.offset_us() for one in self._neighbours.values()], self._clock)
@@ -362,7 +370,7 @@ class Market:
 
     # --- messages -------------------------------------------------------------------------------------------
 
-    def _take(self, neighbour: Neighbour, raw: bytes, now: Instant, session: Session | None) -> None:
+    def _take(self, neighbour: Neighbour, raw: bytes, now: Instant, session: Session | None, born: Instant | None = None) -> None:
         """One gossiped message, pushed at us or pulled by ``session``; one that is bad does not stop those beside it."""
         known = self._intake.known(raw)
         if known is not None:
@@ -375,7 +383,7 @@ class Market:
             heard = self._intake.read(raw)
             asked = session is not None and heard.id in session.asked
             neighbour.shows(heard.id)
-            checks = self._intake.submit(heard, neighbour.peer, now, asked=asked)
+            checks = self._intake.submit(heard, neighbour.peer, now, asked=asked, born=born)
         except Misbehaved as error:
             self._blame(neighbour.peer, error.code, error)
         except Ignore as error:
@@ -398,11 +406,13 @@ class Market:
                 except Ignore as error:
                     self._out.append(Count(code=error.code))
                 else:
-                    self._admitted(pending.heard, now, pulled=pending.asked)
+                    self._admitted(pending.heard, now, pending.born, pulled=pending.asked)
+                    self._arrivals.note(pending)
                 self._judged(pending.heard, now)
+        self._out += self._arrivals.drain(now)
 
     def _judged(self, heard: Heard, now: Instant) -> None:
-        for _, neighbour in sorted(self._neighbours.items()):
+        for neighbour in tuple(self._neighbours.values()):
             session = neighbour.sessions.get(heard.book)
             if session is not None:
                 session.judged(heard.id)
@@ -415,21 +425,21 @@ class Market:
         except (Ignore, Misbehaved) as error:
             self._out.append(Count(code=f"own-{error.code}"))
             return
-        self._admitted(heard, now, pulled=False)
+        self._admitted(heard, now, now, pulled=False)
 
-    def _admitted(self, heard: Heard, now: Instant, *, pulled: bool) -> None:
+    def _admitted(self, heard: Heard, now: Instant, born: Instant | None, *, pulled: bool) -> None:
         """Pass on what is new; what is old and was pulled, others pull too if they lack it."""
         if isinstance(heard.body, EquivocationProof):
             sentence = "this account has signed one order away twice; the proof is public"
             self._out.append(Blame(peer=peer_id_of(heard.body.signer), code="equivocation", sentence=sentence, penalty=100))
         if pulled and heard.key_epoch < self._clock.epoch(now):
             return
-        for _, neighbour in sorted(self._neighbours.items()):
+        for neighbour in self._neighbours.values():
             if heard.book in neighbour.books:
-                self._put(neighbour, heard)
+                self._put(neighbour, heard, born)
 
-    def _put(self, neighbour: Neighbour, heard: Heard) -> None:
-        if not neighbour.put(heard.id, heard.raw):
+    def _put(self, neighbour: Neighbour, heard: Heard, born: Instant | None) -> None:
+        if not neighbour.put(heard.id, heard.raw, born):
             self._out.append(Count(code="outbox-full"))
         at = neighbour.flush_at()
         if at is not None:

@@ -11,7 +11,6 @@ of the other role.
 
 import enum
 import functools
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from orderbook.core.stamp import STAMP_BYTES, bits_needed, check_stamp, mint
@@ -23,6 +22,7 @@ from wire.errors import Ignore, Misbehaved
 from wire.keys import SecretKey, verify
 from wire.limits import AVOID_MAX, ORDER_LIFE_MAX_EPOCHS, ORDER_MAX_BYTES, OWNER_SLOTS, PRICE_MAX_MSAT, QUANTITY_MAX
 from wire.network import Network
+from wire.values import value
 
 AccountHash = Annotated[bytes, Size(20, 20)]
 Stamp = Annotated[bytes, Size(STAMP_BYTES, STAMP_BYTES)]
@@ -153,7 +153,7 @@ class SealedProof:
 GOSSIP: Final = Choice("gossip", {1: SealedOrder, 2: SealedClose, 3: SealedProof})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CheckItem:
     """A signature to be verified: ``id`` names this very signature over this very digest, so a false one spoils nothing else."""
 
@@ -163,7 +163,7 @@ class CheckItem:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Heard:
     """A gossiped message, decoded and valid but for the signatures in ``checks``."""
 
@@ -255,7 +255,7 @@ def _read_order(network: Network, raw: bytes, sealed: SealedOrder) -> Heard:
     _right_network(network, order.network)
     if not order.first_epoch <= order.last_epoch < order.first_epoch + ORDER_LIFE_MAX_EPOCHS:
         raise Misbehaved("malformed", f"an order lives 1 to {ORDER_LIFE_MAX_EPOCHS} epochs")
-    if any(one >= following for one, following in zip(order.avoid, order.avoid[1:], strict=False)):
+    if order.avoid and any(one >= following for one, following in zip(order.avoid, order.avoid[1:], strict=False)):
         raise Misbehaved("malformed", "the avoided accounts of an order stand in ascending order, each once")
     check_stamp(network.name, network.stamp_bits, sealed.body, life_of(order))
     message_id = id_of(network.name, ORDER, sealed.body)

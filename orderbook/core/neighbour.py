@@ -5,11 +5,14 @@ from typing import Final
 
 from orderbook.core.frames import FRAMES, Batch
 from orderbook.core.session import Session
+from wire.errors import Misbehaved
 from wire.keys import PeerId
 from wire.limits import (
+    BATCH_AGE_MAX_MS,
     BATCH_MAX_BYTES,
     BATCH_MAX_ORDERS,
-    BATCH_WINDOW_MS,
+    BATCH_WINDOW_MAX_MS,
+    BATCH_WINDOW_MIN_MS,
     RELAY_KNOWN_IDS,
     RELAY_OUTBOX_MESSAGES,
     RELAY_TOKENS_MAX,
@@ -17,9 +20,10 @@ from wire.limits import (
 )
 from wire.moments import MILLISECOND, SECOND, Instant, after
 
+_WINDOW_PER_MESSAGE_MS: Final = 5
 _SAMPLES: Final = 8
 _SAMPLES_TO_ACCUSE: Final = 3
-_FRAMING_BYTES: Final = 3
+_FRAMING_BYTES: Final = 6  # of a message and of its age
 _NEVER: Final = Instant((1 << 63) - 1)
 
 
@@ -35,8 +39,9 @@ class Neighbour:
         self.next_reconcile: dict[bytes, Instant] = {}
         self.roots: dict[bytes, tuple[int, bytes]] = {}
         self._known: dict[bytes, None] = {}
-        self._box: dict[bytes, bytes] = {}
+        self._box: dict[bytes, tuple[bytes, Instant | None]] = {}
         self._box_bytes = 0
+        self._window_ms = BATCH_WINDOW_MIN_MS
         self._last_batch: Instant | None = None
         self._tokens = RELAY_TOKENS_MAX * SECOND
         self._tokens_at = now
@@ -62,7 +67,7 @@ class Neighbour:
         self._learn(message_id)
         waiting = self._box.pop(message_id, None)
         if waiting is not None:
-            self._box_bytes -= len(waiting) + _FRAMING_BYTES
+            self._box_bytes -= len(waiting[0]) + _FRAMING_BYTES
 
     def _learn(self, message_id: bytes) -> None:
         self._known.pop(message_id, None)
@@ -70,24 +75,27 @@ class Neighbour:
         if len(self._known) > RELAY_KNOWN_IDS:
             del self._known[next(iter(self._known))]
 
-    def put(self, message_id: bytes, raw: bytes) -> bool:
-        """Queue a message for him unless he has shown it. False when his box is full."""
+    def put(self, message_id: bytes, raw: bytes, born: Instant | None = None) -> bool:
+        """Queue a message for him unless he has shown it; ``born`` is when it appeared, if known. False when his box is full."""
         if message_id in self._known:
             return True
         if len(self._box) >= RELAY_OUTBOX_MESSAGES:
             return False
         self._learn(message_id)
-        self._box[message_id] = raw
+        self._box[message_id] = (raw, born)
         self._box_bytes += len(raw) + _FRAMING_BYTES
         return True
 
     def flush_at(self) -> Instant | None:
-        """When the next batch leaves: at once after a quiet window or when one is full, else when the window ends."""
+        """When the next batch leaves: at once after a quiet window or when one is full, else when the window ends.
+
+        The window grows with what the last batch held: few messages are hurried on, many share the cost of a frame.
+        """
         if not self._box:
             return None
         if self._last_batch is None or self._full():
             return Instant(0)
-        return after(self._last_batch, BATCH_WINDOW_MS * MILLISECOND)
+        return after(self._last_batch, self._window_ms * MILLISECOND)
 
     def _full(self) -> bool:
         return self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
@@ -98,8 +106,14 @@ class Neighbour:
         if at is None or at > now:
             return ()
         self._last_batch = now
+        self._window_ms = min(max(BATCH_WINDOW_MIN_MS, _WINDOW_PER_MESSAGE_MS * len(self._box)), BATCH_WINDOW_MAX_MS)
         waiting, self._box, self._box_bytes = list(self._box.values()), {}, 0
-        return tuple(FRAMES.pack(Batch(messages=part)) for part in batches(waiting))
+        ages_ms = [_age_ms(born, now) for _, born in waiting]
+        frames: list[bytes] = []
+        for part in batches([raw for raw, _ in waiting]):
+            frames.append(FRAMES.pack(Batch(messages=part, moment_us=now, ages_ms=tuple(ages_ms[: len(part)]))))
+            del ages_ms[: len(part)]
+        return tuple(frames)
 
     # --- what he may send -----------------------------------------------------------------------------------
 
@@ -119,6 +133,20 @@ class Neighbour:
         """A frame with his clock's reading has arrived."""
         self._offsets.append(moment_us - now)
 
+    def births(self, batch: Batch, now: Instant) -> list[Instant | None]:
+        """When each message of his batch appeared, by our clock, or None where nobody knows.
+
+        That is how old he says it was when the batch left, and how much longer the batch took than the quickest of his last
+        frames; the quickest way itself cannot be known from one clock. Raises ``Misbehaved``.
+        """
+        if not batch.ages_ms:
+            return [None] * len(batch.messages)
+        if len(batch.ages_ms) != len(batch.messages):
+            raise Misbehaved("malformed", "a batch tells the age of every message or of none")
+        way_us = max(0, now - batch.moment_us + max(self._offsets)) if self._offsets else 0
+        left = now - min(way_us, BATCH_AGE_MAX_MS * MILLISECOND)
+        return [None if age == BATCH_AGE_MAX_MS else Instant(left - age * MILLISECOND) for age in batch.ages_ms]
+
     def offset_us(self) -> int | None:
         """His clock less ours, or None while too little is known.
 
@@ -129,6 +157,10 @@ class Neighbour:
             return None
         best = max(self._offsets)
         return best if best >= 0 or len(self._offsets) >= _SAMPLES_TO_ACCUSE else None
+
+
+def _age_ms(born: Instant | None, now: Instant) -> int:
+    return BATCH_AGE_MAX_MS if born is None else min(max(0, now - born) // MILLISECOND, BATCH_AGE_MAX_MS)
 
 
 def batches(messages: list[bytes]) -> list[tuple[bytes, ...]]:

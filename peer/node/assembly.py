@@ -85,7 +85,8 @@ class Assembly:
         self._tasks = UnitTasks(nursery, store, content, self.workers, self.driver.tell)
         self.performer = Performer(
             nursery=nursery,
-            tell=self.driver.tell_nowait,
+            tell=self.driver.tell,
+            tell_nowait=self.driver.tell_nowait,
             net=net,
             courier=self.courier,
             relay=self._relay,
@@ -110,7 +111,7 @@ class Assembly:
             tell_nowait=self.driver.tell_nowait,
             feed=self.feed,
         )
-        metrics = Metrics(self.brain, self.views, self._gauges, self._totals, self._noticed)
+        metrics = Metrics(self.brain, self.views, self._gauges, self._totals, self._noticed, self.performer.propagation)
         return Service(
             brain=self.brain,
             driver=self.driver,

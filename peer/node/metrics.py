@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from peer.core.brain import Brain
 from peer.core.deal import Phase
+from peer.node.propagation import Propagation
 from peer.node.views import Views
 
 Figures = Mapping[str, float]
@@ -25,12 +26,14 @@ class Metrics(Collector):
         gauges: Callable[[], Figures],
         totals: Callable[[], Figures],
         counters: Callable[[], Figures],
+        propagation: Propagation,
     ) -> None:
         self._brain = brain
         self._views = views
         self._gauges = gauges
         self._totals = totals
         self._counters = counters
+        self._propagation = propagation
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -41,6 +44,7 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every metric."""
         yield from self._market()
+        yield from self._spread()
         yield from self._units()
         yield from self._money()
         yield from self._work()
@@ -48,10 +52,16 @@ class Metrics(Collector):
             yield GaugeMetricFamily(f"bitwrk_{name}", _HELP.get(name, name.replace("_", " ")), value=value)
         for name, value in sorted(self._totals().items()):
             yield CounterMetricFamily(f"bitwrk_{name}", _HELP.get(name, name.replace("_", " ")), value=value)
+        codes = self._counters()
         noticed = CounterMetricFamily("bitwrk_noticed", "What was dropped or noticed, by code.", labels=["code"])
-        for code, value in sorted(self._counters().items()):
+        for code, value in sorted(codes.items()):
             noticed.add_metric([code], value)
         yield noticed
+        text = "Roots of a book and epoch compared with a neighbour's, by result."
+        compared = CounterMetricFamily("bitwrk_roots_compared", text, labels=["result"])
+        for result in ("equal", "differ"):
+            compared.add_metric([result], codes.get(f"roots-{result}", 0))
+        yield compared
 
     def _market(self) -> Iterable[Metric]:
         orders = GaugeMetricFamily("bitwrk_orders", "Own orders by side and state.", labels=["side", "state"])
@@ -63,6 +73,16 @@ class Metrics(Collector):
         for side in ("buy", "sell"):
             mandates.add_metric([side], sum(line["side"] == side for line in self._views.mandates()))
         yield mandates
+
+    def _spread(self) -> Iterable[Metric]:
+        """How orders of others came: see ``peer.node.propagation``."""
+        age, slack = self._propagation.age, self._propagation.slack
+        text = "From the appearance of an order, cancellation or proof to its admission here, as its way tells."
+        yield HistogramMetricFamily("bitwrk_propagation_seconds", text, buckets=age.buckets(), sum_value=age.sum_s)
+        text = "How long before the freeze of the epoch they name messages were admitted, of those in time."
+        yield HistogramMetricFamily("bitwrk_before_freeze_seconds", text, buckets=slack.buckets(), sum_value=slack.sum_s)
+        text = "Messages admitted after the freeze of the epoch they name."
+        yield CounterMetricFamily("bitwrk_after_freeze", text, value=self._propagation.late)
 
     def _units(self) -> Iterable[Metric]:
         trades = GaugeMetricFamily("bitwrk_trades", "Units in memory by role and phase.", labels=["role", "phase"])

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
@@ -11,19 +11,20 @@ from cafs.shell.service import ContentService
 from cafs.shell.store import Store
 from escrow.core.events import FundingWanted, PhaseChanged, Submit, Unwatch, Watch
 from escrow.shell.watcher import Watcher
-from orderbook.core.events import Check, Checked, ClockJudged, Meet, SendFrame, Shares
+from orderbook.core.events import Admitted, Check, ClockJudged, Meet, SendFrame, Shares
 from orderbook.shell.relay import RelayService
 from peer.core import events as node
 from peer.net.courier import Courier
 from peer.net.host import Net
+from peer.node.checking import Checking
 from peer.node.feed import Feed
 from peer.node.funding import Funding
+from peer.node.propagation import Propagation
 from peer.node.tasks import UnitTasks
 from peer.node.views import peer_facts
 from wire.effects import Count
 from wire.errors import BitwrkError
-from wire.keys import PeerId, verify
-from wire.limits import VERIFY_BATCH_MIN
+from wire.keys import PeerId
 
 _LOG: Final = logging.getLogger("bitwrk.node")
 
@@ -35,7 +36,8 @@ class Performer:
         self,
         *,
         nursery: trio.Nursery,
-        tell: Callable[[Any], Any],
+        tell: Callable[[Any], Awaitable[None]],
+        tell_nowait: Callable[[Any], bool],
         net: Net,
         courier: Courier,
         relay: RelayService,
@@ -49,10 +51,10 @@ class Performer:
         feed: Feed,
     ) -> None:
         self._nursery = nursery
-        self._tell = tell
         self._net = net
         self._store = store
         self.counters: Counter[str] = Counter()
+        self.propagation = Propagation()
         self._feed = feed
         self.clock: ClockJudged | None = None
         self.replies: dict[int, Callable[[node.Reply], None]] = {}
@@ -73,7 +75,8 @@ class Performer:
             SendFrame: lambda effect: relay.send(effect.peer, effect.frame),
             Meet: lambda effect: relay.connect(effect.peer),
             Shares: shares,
-            Check: self._check,
+            Check: Checking(nursery, tell, tell_nowait),
+            Admitted: self.propagation,
             ClockJudged: self._clock,
             PhaseChanged: self._phase_changed,
             Count: self._count,
@@ -101,15 +104,6 @@ class Performer:
         if answer is not None:
             answer(effect)
 
-    def _check(self, effect: Check) -> None:
-        if len(effect.items) < VERIFY_BATCH_MIN:
-            self._tell(_verified(effect))
-        else:
-            self._nursery.start_soon(self._check_in_thread, effect)
-
-    async def _check_in_thread(self, effect: Check) -> None:
-        self._tell(await trio.to_thread.run_sync(_verified, effect))
-
     async def _unpin(self, owner: str) -> None:
         try:
             await self._store.unpin(owner)
@@ -131,11 +125,3 @@ class Performer:
     def _phase_changed(self, effect: PhaseChanged) -> None:
         self._feed.publish("channel", channel=effect.channel.hex(), phase=effect.phase.value, reason=effect.sentence)
         _LOG.info("channel %s is %s: %s", effect.channel.hex()[:12], effect.phase.value, effect.sentence)
-
-
-def _verified(effect: Check) -> Checked:
-    good: list[bytes] = []
-    bad: list[bytes] = []
-    for item in effect.items:
-        (good if verify(item.public, item.digest, item.signature) else bad).append(item.id)
-    return Checked(good=tuple(good), bad=tuple(bad))

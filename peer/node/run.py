@@ -21,6 +21,7 @@ from peer.home import Home
 from peer.journal import open_journal
 from peer.net.host import open_host
 from peer.node.assembly import Assembly
+from peer.node.driver import relax_collector
 from peer.node.money import open_money
 from peer.node.notify import Notifier
 from peer.node.stopping import drain, tell_status
@@ -46,6 +47,7 @@ class _Stop:
 
 def run_node(settings: Settings, offers: Sequence[Offer]) -> None:
     """Run until SIGTERM or SIGINT. Raises ``LocalFault`` or ``Refused`` with one sentence for the owner."""
+    relax_collector()
     trio.run(_main, settings, tuple(offers))
 
 

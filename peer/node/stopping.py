@@ -14,7 +14,7 @@ import trio
 from peer.core.events import DrainAsked
 from peer.node.assembly import Assembly
 from peer.node.notify import Notifier
-from wire.limits import BATCH_WINDOW_MS, DRAIN_MAX_S
+from wire.limits import BATCH_WINDOW_MAX_MS, DRAIN_MAX_S
 
 _LOG: Final = logging.getLogger("bitwrk.node")
 _LOOK_S: Final = 0.1
@@ -42,7 +42,7 @@ async def drain(node: Assembly, notifier: Notifier) -> None:
         await node.driver.ask(DrainAsked(all_of_it=True))
     with trio.move_on_after(_LETTERS_S):
         if sold:
-            await trio.sleep(2 * BATCH_WINDOW_MS / 1_000)  # so that the neighbours hear that our orders are withdrawn
+            await trio.sleep(2 * BATCH_WINDOW_MAX_MS / 1_000)  # so that the neighbours hear that our orders are withdrawn
         while node.courier.statistics()["letters-waiting"]:  # noqa: ASYNC110 - nobody tells us, and it is soon over
             await trio.sleep(_LOOK_S)
 

@@ -12,6 +12,7 @@ from orderbook.core.auction import auction_seed, clear
 from orderbook.core.book import Book
 from orderbook.core.clockwatch import judge
 from orderbook.core.events import (
+    Admitted,
     Check,
     Checked,
     Cleared,
@@ -368,10 +369,90 @@ def test_the_first_goes_at_once_and_the_next_wait_for_the_window(alone: Alone) -
     assert sent(alone.do(Publish(message=raw_order(2))), Batch) == []
     assert sent(alone.do(Publish(message=raw_order(3))), Batch) == []
     due = alone.market.next_deadline()
-    assert due == alone.now + 50_000
+    assert due == alone.now + 10_000
     alone.now = due
     ((_, batch),) = sent(alone.do(Tick()), Batch)
     assert batch.messages == (raw_order(2), raw_order(3))
+
+
+@pytest.mark.parametrize(("messages", "window_ms"), [(1, 10), (2, 10), (3, 15), (9, 45), (10, 50), (400, 50)])
+def test_the_window_grows_with_what_the_last_batch_held(messages: int, window_ms: int) -> None:
+    neighbour = Neighbour(PEER, at())
+    for number in range(messages):
+        neighbour.put(number.to_bytes(32, "big"), b"x")
+    assert len(neighbour.flush(at())) == 1
+    neighbour.put(b"next" * 8, b"x")
+    assert neighbour.flush_at() == at(ms=window_ms)
+    assert neighbour.flush(Instant(at(ms=window_ms) - 1)) == ()
+    assert len(neighbour.flush(at(ms=window_ms))) == 1
+
+
+# --- how old what comes is ---------------------------------------------------------------------------------
+
+
+def test_a_batch_tells_how_old_each_message_is() -> None:
+    neighbour = Neighbour(PEER, at())
+    neighbour.put(b"a" * 32, b"a", at(ms=-7))
+    neighbour.put(b"b" * 32, b"b", at(ms=-100_000))
+    neighbour.put(b"c" * 32, b"c")
+    neighbour.put(b"d" * 32, b"d", at(ms=3))
+    (frame,) = neighbour.flush(at())
+    assert FRAMES.unpack(frame) == Batch(messages=(b"a", b"b", b"c", b"d"), moment_us=at(), ages_ms=(7, 65_535, 65_535, 0))
+
+
+def test_ages_of_batches_that_are_cut_stay_with_their_messages() -> None:
+    neighbour = Neighbour(PEER, at())
+    for number in range(600):
+        neighbour.put(number.to_bytes(32, "big"), number.to_bytes(2, "big"), at(ms=-number))
+    told = [pair for frame in neighbour.flush(at()) for pair in _pairs(FRAMES.unpack(frame))]
+    assert told == [(number.to_bytes(2, "big"), number) for number in range(600)]
+
+
+def _pairs(batch: Batch) -> list[tuple[bytes, int]]:
+    return list(zip(batch.messages, batch.ages_ms, strict=True))
+
+
+def test_the_way_counts_as_far_as_it_took_longer_than_the_quickest() -> None:
+    neighbour = Neighbour(PEER, at())
+    batch = Batch(messages=(b"a", b"b"), moment_us=at(ms=100), ages_ms=(5, 65_535))
+    assert neighbour.births(batch, at(ms=130)) == [at(ms=125), None]  # no frame to compare with yet
+    neighbour.tells_time(at(ms=0), at(ms=20))  # his clock less ours, less the way: -20 ms
+    neighbour.tells_time(at(ms=50), at(ms=90))
+    assert neighbour.births(batch, at(ms=130)) == [at(ms=115), None]  # 10 ms more than the quickest
+    assert neighbour.births(batch, at(ms=110)) == [at(ms=105), None]  # quicker than the quickest
+    assert neighbour.births(Batch(messages=(b"a",)), at()) == [None]
+    lie = Batch(messages=(b"a",), ages_ms=(65_534,))
+    assert neighbour.births(lie, at()) == [at(ms=-65_535 - 65_534)]
+
+
+def test_admission_tells_age_and_slack_and_the_age_travels_on(alone: Alone) -> None:
+    alone.meet(OTHER)
+    left = alone.now
+    alone.now = Instant(left + 30_000)
+    heard = alone.hear(Batch(messages=(raw_order(1),), moment_us=left, ages_ms=(40,)))
+    alone.now = Instant(left + 32_000)
+    effects = alone.verify(heard)
+    (admitted,) = [one for one in effects if isinstance(one, Admitted)]
+    assert admitted.ages_us == (72_000,)  # HELLO took no time at all, so all of the way counts
+    assert admitted.slack_us == (REGTEST.clock.freeze(EPOCH + 1) - alone.now,)
+    ((peer, batch),) = sent(effects, Batch)
+    assert (peer, batch.moment_us, batch.ages_ms) == (OTHER, alone.now, (72,))
+
+
+def test_what_is_not_told_is_not_guessed_and_what_comes_late_says_so(alone: Alone) -> None:
+    alone.now = at(ms=700)  # after the freeze
+    effects = alone.verify(alone.hear(Batch(messages=(raw_order(1, first_epoch=EPOCH),))))
+    assert [one for one in effects if isinstance(one, Admitted)] == [Admitted(ages_us=(), slack_us=(-100_000,))]
+
+
+def test_a_batch_with_too_few_ages_is_a_fault(alone: Alone) -> None:
+    effects = alone.hear(Batch(messages=(raw_order(1), raw_order(2)), moment_us=alone.now, ages_ms=(1,)))
+    assert [one.code for one in effects if isinstance(one, Blame)] == ["malformed"]
+    assert alone.market.statistics()["checking"] == 0
+
+
+def test_our_own_orders_are_no_news(alone: Alone) -> None:
+    assert not [one for one in alone.do(Publish(message=raw_order(1))) if isinstance(one, Admitted)]
 
 
 def test_a_neighbour_is_bounded() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from orderbook.core.desk import Desk
 from orderbook.core.events import (
+    Admitted,
     Agreed,
     Check,
     Checked,
@@ -67,6 +68,7 @@ class Node:
     missed: list[Missed] = field(default_factory=list)
     judged: list[ClockJudged] = field(default_factory=list)
     shares: dict[PeerId, tuple[bytes, ...]] = field(default_factory=dict)
+    admitted: list[Admitted] = field(default_factory=list)
     blames: list[Blame] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     neighbours: set[PeerId] = field(default_factory=set)
@@ -177,6 +179,8 @@ class World:
                 node.shares[peer] = books
             case ClockJudged():
                 node.judged.append(effect)
+            case Admitted():
+                node.admitted.append(effect)
             case PublishOrder(message=message):
                 self.market(node, Publish(message=message))
             case Letter(peer=peer, payload=payload):

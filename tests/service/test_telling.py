@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+from orderbook.core.events import Admitted
 from peer.cli import words
 from peer.core.brain import TABLES, Brain
 from peer.core.deal import Deal, Phase, Role, Unit, new_unit, unit_key
@@ -20,6 +21,7 @@ from peer.core.ledger import UNIT_TABLE
 from peer.node.feed import Feed
 from peer.node.metrics import Metrics
 from peer.node.notify import Notifier
+from peer.node.propagation import Propagation
 from peer.node.views import Views
 from tests.service.test_mandates import ARTICLE, KEY, START, brain_with, granted, sold_under_mandates
 from wire.canon import pack
@@ -153,12 +155,16 @@ def test_the_figures_can_be_read_and_are_right() -> None:
     views.kept([held(brain, Role.BUYER, 1, Phase.FINISHED), held(brain, Role.BUYER, 2, Phase.RESULT_DISPUTED, "bad-result")])
     views.kept([held(brain, Role.SELLER, 3, Phase.FINISHED), held(brain, Role.SELLER, 4, Phase.TIMED_OUT, "not-paid")])
     views.kept([held(brain, Role.SELLER, 5, Phase.WORKING)])
+    propagation = Propagation()
+    propagation(Admitted(ages_us=(5_000, 5_001, 99_000_000), slack_us=(0, 900_000, -1, -700_000)))
+    propagation(Admitted(ages_us=(), slack_us=(99_000_000,)))
     metrics = Metrics(
         brain,
         views,
         gauges=lambda: {"balance_sat": 7, "draining": False},
         totals=lambda: {"journal_commits": 12},
-        counters=lambda: {"late": 3, 'odd "code"\\': 1},
+        counters=lambda: {"late": 3, 'odd "code"\\': 1, "roots-equal": 8, "roots-differ": 1},
+        propagation=propagation,
     )
     found = figures(metrics)
     assert found["bitwrk_balance_sat", ()] == 7
@@ -175,11 +181,22 @@ def test_the_figures_can_be_read_and_are_right() -> None:
     assert found["bitwrk_trades", (("phase", "finished"), ("role", "buyer"))] == 1
     assert found["bitwrk_units_total", (("code", "not-paid"), ("phase", "timed-out"), ("role", "seller"))] == 1
     assert found["bitwrk_exposure_sat", ()] == 0
+    assert found["bitwrk_roots_compared_total", (("result", "equal"),)] == 8
+    assert found["bitwrk_roots_compared_total", (("result", "differ"),)] == 1
+    assert found["bitwrk_propagation_seconds_bucket", (("le", "0.005"),)] == 1
+    assert found["bitwrk_propagation_seconds_bucket", (("le", "0.01"),)] == 2
+    assert found["bitwrk_propagation_seconds_bucket", (("le", "10.0"),)] == 2
+    assert found["bitwrk_propagation_seconds_count", ()] == 3
+    assert found["bitwrk_propagation_seconds_sum", ()] == pytest.approx(99.010_001)
+    assert found["bitwrk_before_freeze_seconds_bucket", (("le", "0.1"),)] == 1
+    assert found["bitwrk_before_freeze_seconds_bucket", (("le", "1.0"),)] == 2
+    assert found["bitwrk_before_freeze_seconds_count", ()] == 3
+    assert found["bitwrk_after_freeze_total", ()] == 2
 
 
 def test_a_fresh_node_has_figures_too() -> None:
     brain = Brain(key=KEY, network=brain_with().network, instance=None, rows={table: {} for table in TABLES})
-    metrics = Metrics(brain, Views(brain, {}, Feed(1)), gauges=dict, totals=dict, counters=dict)
+    metrics = Metrics(brain, Views(brain, {}, Feed(1)), gauges=dict, totals=dict, counters=dict, propagation=Propagation())
     assert figures(metrics)["bitwrk_earned_msat_total", ()] == 0
 
 
