@@ -133,10 +133,10 @@ def _tuple_codec(item: _Codec, bounds: Size) -> _Codec:
             raise OutOfBounds("out-of-bounds", f"{len(value)} items are not within {bounds.least} and {bounds.most}")
         return value
 
-    return _Codec(
-        lambda value: [encode_item(one) for one in checked(value)],
-        lambda value: tuple([decode_item(one) for one in checked(value)]),
-    )
+    def decode(value: Any) -> tuple[Any, ...]:
+        return tuple([decode_item(one) for one in checked(value)]) if value or bounds.least else tuple(checked(value))
+
+    return _Codec(lambda value: [encode_item(one) for one in checked(value)], decode)
 
 
 def _fixed_tuple_codec(items: list[_Codec]) -> _Codec:
@@ -169,10 +169,11 @@ def _optional_codec(inner: _Codec) -> _Codec:
 
 
 def _enum_codec(kind: type[enum.Enum]) -> _Codec:
-    members = {(type(one.value), one.value): one for one in kind}  # with the type, or True would pass for 1
+    members = {one.value: one for one in kind}
+    kinds = {type(one.value) for one in kind}  # or True would pass for 1
 
     def decode(value: Any) -> enum.Enum:
-        found = members.get((type(value), value)) if type(value) in (int, str, bytes) else None
+        found = members.get(value) if type(value) in kinds else None
         if found is None:
             raise OutOfBounds("out-of-bounds", f"{value!r} is not a {kind.__name__}")
         return found
@@ -295,7 +296,7 @@ def unpack(kind: type[T], data: bytes, most: int | None = None) -> T:
     value = _codec(kind).decode(plain)
     if _packb(plain) != data:
         raise NotCanonical("not-canonical", f"not the canonical encoding of {kind.__name__}")
-    return typing.cast(T, value)
+    return value  # type: ignore[no-any-return]
 
 
 class Choice:

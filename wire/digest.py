@@ -31,6 +31,18 @@ def digest(of: str, *parts: bytes) -> bytes:
     return hasher.digest()
 
 
+@functools.lru_cache(maxsize=256)
+def _purpose(network: str, purpose: str) -> blake3:
+    return _seed(context(network, purpose))
+
+
+def digest_for(network: str, purpose: str, data: bytes) -> bytes:
+    """``digest(context(network, purpose), data)``, a little quicker, for what is done with every message."""
+    hasher = _purpose(network, purpose).copy()
+    hasher.update(data)
+    return hasher.digest()
+
+
 def content_id(data: bytes | memoryview) -> bytes:
     """32 bytes naming ``data`` by what it is."""
     hasher = _seed(CONTENT).copy()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from wire.canon import Signature64, Size, pack, record, unpack
-from wire.digest import context, digest
+from wire.digest import digest_for
 from wire.errors import Misbehaved
 from wire.keys import SecretKey, verify
 from wire.limits import FRAME_MAX_BYTES, ORDER_MAX_BYTES
@@ -31,7 +31,7 @@ class Sealed:
 
 def id_of(network: str, purpose: str, body: bytes) -> bytes:
     """32 bytes: the id of a body said for ``purpose`` on ``network``."""
-    return digest(context(network, purpose), body)
+    return digest_for(network, purpose, body)
 
 
 def seal(key: SecretKey, network: str, purpose: str, body: object) -> Sealed:

@@ -394,11 +394,12 @@ class Market:
                 session.unchecked.add(heard.id)
 
     def _checked(self, good: tuple[bytes, ...], bad: tuple[bytes, ...], now: Instant) -> None:
+        judged: dict[bytes, list[bytes]] = {}
         for check_id in bad:
             for pending in self._intake.bad(check_id):
                 error = Misbehaved("wrong-signature", "a message's signature is not its author's", penalty=50)
                 self._blame(pending.source, error.code, error)
-                self._judged(pending.heard, now)
+                judged.setdefault(pending.heard.book, []).append(pending.heard.id)
         for check_id in good:
             for pending in self._intake.good(check_id):
                 try:
@@ -408,14 +409,17 @@ class Market:
                 else:
                     self._admitted(pending.heard, now, pending.born, pulled=pending.asked)
                     self._arrivals.note(pending)
-                self._judged(pending.heard, now)
+                judged.setdefault(pending.heard.book, []).append(pending.heard.id)
         self._out += self._arrivals.drain(now)
+        for book, names in sorted(judged.items()):
+            self._judged(book, names, now)
 
-    def _judged(self, heard: Heard, now: Instant) -> None:
+    def _judged(self, book: bytes, names: list[bytes], now: Instant) -> None:
         for neighbour in tuple(self._neighbours.values()):
-            session = neighbour.sessions.get(heard.book)
+            session = neighbour.sessions.get(book)
             if session is not None:
-                session.judged(heard.id)
+                for name in names:
+                    session.judged(name)
                 self._finish(neighbour, session, now)
 
     def _publish(self, message: bytes, now: Instant) -> None:

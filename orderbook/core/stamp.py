@@ -7,7 +7,7 @@ node judges a message alike. Minting counts from zero, hence the same body alway
 
 from typing import Final
 
-from wire.digest import context, digest
+from wire.digest import context, digest, digest_for
 from wire.errors import Misbehaved, require
 
 STAMP_BYTES: Final = 8
@@ -30,7 +30,7 @@ def bits_needed(base_bits: int, size_bytes: int, life_epochs: int) -> int:
 
 def zero_bits(network: str, body: bytes) -> int:
     """How much work stands behind ``body``: the zero bits its stamp digest begins with."""
-    return 256 - int.from_bytes(digest(context(network, "stamp"), body), "big").bit_length()
+    return 256 - int.from_bytes(digest_for(network, "stamp", body), "big").bit_length()
 
 
 def mint(network: str, body: bytes, bits: int) -> bytes:

@@ -29,7 +29,7 @@ def intake_vs_ceiling() -> dict[str, Any]:
     with ExitStack() as stack:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "orders"
         signed.save(path, pool)
-        (node,) = stack.enter_context(children("tests.bench.node", 1))
+        (node,) = stack.enter_context(children("tests.bench.node", 1, watched=False))
         told = {"address": node.hear()["address"], "orders": str(path), "total": total}
         (sender,) = stack.enter_context(children("tests.bench.neighbour", 1, first=1, **told))
         sender.hear()

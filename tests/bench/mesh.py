@@ -53,7 +53,7 @@ def spread(system: System, rate: float, seconds: float, pool: Path, available: i
         raise ValueError(f"{each * NODES} orders are needed, {available} are there")
     with (
         tempfile.TemporaryDirectory() as folder,
-        children(system.module, NODES, per=system.per, window_ms=system.window_ms) as family,
+        children(system.module, NODES, watched=True, per=system.per, window_ms=system.window_ms) as family,
     ):
         addresses = [child.hear()["address"] for child in family]
         for number, child in enumerate(family):

@@ -29,7 +29,6 @@ from wire.effects import Save
 from wire.moments import Instant
 
 CAME: dict[bytes, float] = {}
-AWAITED: dict[int, trio.Event] = {}
 
 
 class WatchedBook(Book):
@@ -38,8 +37,6 @@ class WatchedBook(Book):
     def admit(self, heard: Heard, now: Instant, *, asked: bool) -> None:
         super().admit(heard, now, asked=asked)
         CAME[heard.raw] = time.monotonic()
-        if len(CAME) in AWAITED:
-            AWAITED[len(CAME)].set()
 
 
 class NoJournal:
@@ -55,10 +52,13 @@ class NoJournal:
 class BenchNode:
     """The parts and the wires between them."""
 
-    def __init__(self, net: Net, number: int, nursery: trio.Nursery) -> None:
+    def __init__(self, net: Net, number: int, nursery: trio.Nursery, *, watched: bool) -> None:
         self.net = net
         self.brain = Brain(key=signed.key(number), network=signed.NETWORK, instance=None)
-        self.brain.market = Market(signed.NETWORK, net.me, Craft(book=WatchedBook))
+        if watched:
+            self.brain.market = Market(signed.NETWORK, net.me, Craft(book=WatchedBook))
+        self.admitted = 0
+        self._awaited: tuple[int, trio.Event] | None = None
         self.driver = Driver(self.brain, NoJournal(), self._perform, lambda rows: None)
         self.relay = RelayService(net, self.driver.tell)
         self.propagation = Propagation()
@@ -72,8 +72,17 @@ class BenchNode:
                 self._check(effect)
             case Admitted():
                 self.propagation(effect)
+                self.admitted += len(effect.slack_us)
+                if self._awaited is not None and self.admitted >= self._awaited[0]:
+                    self._awaited[1].set()
             case _:
                 pass
+
+    async def until(self, count: int) -> None:
+        """Wait until so many orders of others have been admitted."""
+        if self.admitted < count:
+            self._awaited = (count, trio.Event())
+            await self._awaited[1].wait()
 
     async def publish(self, mine: list[bytes]) -> None:
         for raw in mine:
@@ -93,7 +102,7 @@ async def main() -> None:
     relax_collector()
     mine: list[bytes] = []
     async with open_host(key=signed.key(told["number"]), network=signed.NETWORK) as net, trio.open_nursery() as nursery:
-        node = BenchNode(net, told["number"], nursery)
+        node = BenchNode(net, told["number"], nursery, watched=told["watched"])
         await nursery.start(node.relay.run)
         nursery.start_soon(node.driver.run)
         await node.driver.ask(Watched(article=signed.ARTICLE))
@@ -115,11 +124,10 @@ async def main() -> None:
                     signed.bare(some)
                     say(cpu_s=time.process_time() - began)
                 case "cpu":
-                    say(cpu_s=time.process_time(), orders=len(CAME))
+                    say(cpu_s=time.process_time())
                 case "until":
-                    if len(CAME) < asked["count"]:
-                        await AWAITED.setdefault(asked["count"], trio.Event()).wait()
-                    say(cpu_s=time.process_time(), orders=len(CAME))
+                    await node.until(asked["count"])
+                    say(cpu_s=time.process_time())
 
 
 if __name__ == "__main__":
