@@ -14,7 +14,6 @@ Integers only. The result depends on neither the order of arrival nor the proces
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from orderbook.core.messages import Side, account_hash_of
