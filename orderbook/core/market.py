@@ -68,6 +68,7 @@ class Market:
         self._out: list[MarketEffect] = []
         self._checks: list[CheckItem] = []
         self._arrivals = Arrivals(network.clock)
+        self._duplicates = 0
         self.skewed = False
 
     # --- what others ask ------------------------------------------------------------------------------------
@@ -375,7 +376,7 @@ class Market:
         known = self._intake.known(raw)
         if known is not None:
             neighbour.shows(known)
-            self._out.append(Count(code="duplicate"))
+            self._duplicates += 1
             if session is not None and known not in self._books[session.book]:
                 session.unchecked.add(known)  # another brought it, and it still waits for its signatures
             return
@@ -470,6 +471,9 @@ class Market:
         self._out.append(SendFrame(peer=peer, frame=FRAMES.pack(frame)))
 
     def _flush(self, now: Instant) -> None:
+        if self._duplicates:
+            self._out.append(Count(code="duplicate", amount=self._duplicates))
+            self._duplicates = 0
         if self._checks:
             self._out.append(Check(items=tuple(self._checks)))
             self._checks = []
