@@ -55,8 +55,36 @@ class LocalNode:
         self._http.close()
 
     def read(self, what: str) -> Any:
-        """What ``GET /v1/<what>`` says: status, account, orders, trades, channels, peers, workers, books or mandates."""
+        """What ``GET /v1/<what>`` says: status, account, orders, trades, channels, peers, workers, books,
+        articles or mandates.
+        """
         return self._json("GET", f"/v1/{what}")
+
+    def follow(self, article: str) -> Any:
+        """Take part in the books of an article from now on; returns all books followed."""
+        return self._json("POST", "/v1/books", {"article": article})
+
+    def depth(self, book: str, *, levels: int | None = None) -> dict[str, Any]:
+        """The orders of a book by price."""
+        params = {} if levels is None else {"levels": str(levels)}
+        told: dict[str, Any] = self._json("GET", f"/v1/books/{quote(book, safe='')}/depth", params)
+        return told
+
+    def prices(
+        self,
+        book: str,
+        slot: str,
+        *,
+        series: str = "matched",
+        from_us: int | None = None,
+        to_us: int | None = None,
+        limit: int | None = None,
+    ) -> dict[str, Any]:
+        """Price statistics of a book in time slots."""
+        given = {"slot": slot, "series": series, "from_us": from_us, "to_us": to_us, "limit": limit}
+        params = {name: str(value) for name, value in given.items() if value is not None}
+        told: dict[str, Any] = self._json("GET", f"/v1/books/{quote(book, safe='')}/prices", params)
+        return told
 
     def store(self, content: Iterable[bytes]) -> str:
         """Keep a content in the node's store and return its id."""

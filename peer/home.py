@@ -50,6 +50,7 @@ class Home:
         self.api_path = folder / API_FILE
         self.lock_path = folder / LOCK_FILE
         self.journal_path = folder / "journal.sqlite"
+        self.tape_path = folder / "tape.sqlite"
 
     @classmethod
     def at(cls, folder: Path) -> "Home":

@@ -76,6 +76,13 @@ AUCTION_DEPTH: Final = 4
 AUCTION_ORDERS_MAX: Final = 1 << 32  # on one side; sums of their units stay exact
 AUCTION_COLUMNS_MIN: Final = 2_000  # orders from which the auction over columns is the faster
 
+# --- market data -------------------------------------------------------------------------------------------
+TAPE_BOOKS_MAX: Final = 64  # books with a history; the one that has not traded for longest gives way
+TAPE_SLOTS_MAX: Final = 512  # time slots of one length that are kept, counted back from the latest
+TAPE_EPOCHS_MAX: Final = 256  # auctions that price advice looks back at
+TAPE_WRITE_S: Final = 5  # a kill loses this much of the history at most
+DEPTH_LEVELS_MAX: Final = 256  # prices of one side that are told at once
+
 # --- content -----------------------------------------------------------------------------------------------
 CHUNK_MIN_BYTES: Final = 4_096
 CHUNK_AVERAGE_BYTES: Final = 16_384

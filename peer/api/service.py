@@ -79,6 +79,16 @@ class NodeService(Protocol):
 
     def mandates(self) -> list[Json]: ...
 
+    def articles(self) -> list[Json]: ...
+
+    def depth(self, book: str, *, levels: int) -> Json:
+        """The orders of a book by price, at most ``levels`` of each side. Raises ``Refused``."""
+        ...
+
+    def prices(self, book: str, *, slot: str, series: str, from_us: int | None, to_us: int | None, limit: int) -> Json:
+        """Price statistics of a book in time slots, the latest ``limit`` of those asked for. Raises ``Refused``."""
+        ...
+
     def metrics(self) -> bytes:
         """How the node is, in Prometheus' text format."""
         ...
@@ -101,8 +111,13 @@ STATUS: Final = {
     "bad-amount": 400,
     "bad-article": 400,
     "bad-content-length": 400,
+    "bad-levels": 400,
+    "bad-limit": 400,
     "bad-multipart": 400,
+    "bad-range": 400,
     "bad-request": 400,
+    "bad-series": 400,
+    "bad-slot": 400,
     "bad-slots": 400,
     "bad-url": 400,
     "bad-wait": 400,
@@ -114,6 +129,7 @@ STATUS: Final = {
     "host-refused": 403,
     "origin-refused": 403,
     "not-found": 404,
+    "unknown-book": 404,
     "unknown-file": 404,
     "unknown-mandate": 404,
     "unknown-order": 404,
@@ -123,6 +139,7 @@ STATUS: Final = {
     "cancelled": 409,
     "mandates-full": 409,
     "name-taken": 409,
+    "no-auction": 409,
     "no-chain": 409,
     "stalls-full": 409,
     "workers-full": 409,

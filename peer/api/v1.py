@@ -14,11 +14,13 @@ from peer.api.bodies import BuyOrder, NewMandate, NewWorker, Order
 from peer.api.body import HungUp, exhaust, work_in
 from peer.api.service import Json, NodeService
 from wire.errors import Refused
-from wire.limits import ARTICLE_MAX_CHARS, PRICE_MAX_MSAT, REASON_MAX_CHARS
+from wire.limits import ARTICLE_MAX_CHARS, PRICE_MAX_MSAT, REASON_MAX_CHARS, TAPE_SLOTS_MAX
 from wire.money import BadAmount, parse_msat, show_msat
 
 ARTICLE: Final = re.compile(r"[!-~]+")
 _CREATED: Final = 201
+_LEVELS: Final = 20
+SLOTS: Final = "1s, 6s, 30s, 1m, 3m, 12m, 1h, 6h, 1d, 1w, 6w or 1y"
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Listing = Callable[[], Json | list[Json]]
@@ -36,6 +38,7 @@ def add_v1(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
     """Add every route below ``/v1``."""
     _add_listings(app, service)
     _add_books_and_channels(app, service)
+    _add_quotes(app, service)
     _add_orders(app, service)
     _add_mandates(app, service)
     _add_workers(app, service)
@@ -58,6 +61,7 @@ def _add_listings(app: FastAPI, service: NodeService) -> None:
     listing("peers", service.peers, "Connected nodes")
     listing("workers", service.workers, "Workers of this node")
     listing("books", service.books, "Order books this node follows")
+    listing("articles", service.articles, "What is traded where, under which terms and at what prices")
     listing("mandates", service.mandates, "What may be traded without asking")
 
 
@@ -76,6 +80,28 @@ def _add_books_and_channels(app: FastAPI, service: NodeService) -> None:
     ) -> list[dict[str, Any]]:
         """Begin to close every channel; returns those that were asked to close."""
         return await service.close_channels(reason)
+
+
+def _add_quotes(app: FastAPI, service: NodeService) -> None:
+    @app.get("/v1/books/{book}/depth", summary="The orders of a book by price")
+    async def depth(
+        book: str,
+        levels: Annotated[int, Query(description="prices of each side, best first")] = _LEVELS,
+    ) -> dict[str, Any]:
+        """The eligible orders of the book's latest auction, and what it matched of them."""
+        return service.depth(book, levels=levels)
+
+    @app.get("/v1/books/{book}/prices", summary="Price statistics of a book in time slots")
+    async def prices(
+        book: str,
+        slot: Annotated[str, Query(description=f"the length of a slot: {SLOTS}")] = "1h",
+        series: Annotated[str, Query(description="matched: by this node's auctions; agreed: own, signed")] = "matched",
+        from_us: Annotated[int | None, Query(description="slots that begin from this moment on")] = None,
+        to_us: Annotated[int | None, Query(description="and before this one")] = None,
+        limit: Annotated[int, Query(description="the latest so many of them")] = TAPE_SLOTS_MAX,
+    ) -> dict[str, Any]:
+        """Sum, least, most and count in each slot; slots in which nothing was matched are left out."""
+        return service.prices(book, slot=slot, series=series, from_us=from_us, to_us=to_us, limit=limit)
 
 
 def _add_orders(app: FastAPI, service: NodeService) -> None:

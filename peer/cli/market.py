@@ -8,6 +8,7 @@ from typing import IO, Annotated, Any, Final
 import typer
 
 from peer.cli.options import HomeOption, JsonOption, amount, show
+from peer.cli.quoting import add_quotes
 from peer.config import home_folder
 from wire.errors import LocalFault
 from wire.limits import MANDATE_MINUTES_MAX, MANDATE_TRADES_MAX, WORKERS_MAX
@@ -47,11 +48,12 @@ def _group(name: str, purpose: str, none: str) -> typer.Typer:
 
 
 def add_market(app: typer.Typer) -> None:
-    """Add the three groups to the command line."""
-    orders = _group("orders", "Own orders in the books: show, place, cancel.", "no orders")
+    """Add the three groups to the command line, and what shows prices."""
+    orders = _group("orders", "Own orders in the books: show, place, cancel; depth shows everybody's.", "no orders")
     orders.command("place")(place)
     orders.command("cancel")(cancel)
     app.add_typer(orders, name="orders")
+    add_quotes(app, orders)
     mandates = _group("mandates", "What may be traded without asking: show, grant, revoke.", "no mandates")
     mandates.command("grant")(grant)
     mandates.command("revoke")(revoke)

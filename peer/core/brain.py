@@ -16,6 +16,7 @@ from orderbook.core import events as book
 from orderbook.core.desk import Desk
 from orderbook.core.market import Market
 from orderbook.core.messages import Side
+from orderbook.core.tape import Tape
 from peer.core import events as node
 from peer.core.buying import Buying
 from peer.core.deal import Deal, Role
@@ -43,12 +44,16 @@ Rows = Mapping[str, Mapping[bytes, bytes]]
 
 
 class Brain:
-    """One node. ``instance`` names the chain we settle on (None: free books only), ``rows`` are the journal's ``TABLES``."""
+    """One node. ``instance`` names the chain we settle on (None: free books only), ``rows`` are the journal's ``TABLES``; with a
+    ``tape`` it remembers prices.
+    """
 
-    def __init__(self, *, key: SecretKey, network: Network, instance: bytes | None, rows: Rows | None = None) -> None:
+    def __init__(
+        self, *, key: SecretKey, network: Network, instance: bytes | None, rows: Rows | None = None, tape: Tape | None = None
+    ) -> None:
         kept = rows or {table: {} for table in TABLES}
         self.network = network
-        self.shop = Shop(network, instance)
+        self.shop = Shop(network, instance, tape)
         self.market = Market(network, key.peer_id)
         self.desk = Desk(key, network, kept[DESK_TABLE])
         self.mandates = Mandates()
@@ -300,7 +305,7 @@ class Brain:
         signed = effect.match
         shelf = self.shop.shelves[signed.match.book]
         buying = effect.side is Side.BUY
-        self.shop.agreed(signed.match.book, effect.side, effect.price_msat, signed.match.quantity)
+        self.shop.agreed(signed, effect.side, effect.price_msat)
         if not buying and any(one.ask_msat is None for one in self.selling.stalls.of(shelf.article)):
             self.mandates.sold(shelf.article, effect.price_msat, signed.match.quantity, now)
         deal = Deal(

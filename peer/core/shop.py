@@ -6,8 +6,10 @@ Keeps the desk informed of what buying and selling want, and says only what has 
 from dataclasses import dataclass
 from typing import Any
 
+from orderbook.core.depth import Depth, depth_of
 from orderbook.core.events import Cleared, Follow, Missed, Want
-from orderbook.core.messages import Side, book_id
+from orderbook.core.messages import Side, SignedMatch, book_id
+from orderbook.core.tape import Series, Tape
 from peer.core.events import Facts, Notice
 from peer.core.terms import NO_CHAIN, Terms, escrow_terms, free_terms, terms_hash
 from wire.network import Network
@@ -22,17 +24,28 @@ class Shelf:
     free: bool
 
 
-class Shop:
-    """Our books by id. ``instance`` names the chain we settle on, or is None while we share none with anybody."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The latest auction of a book, and the depth it had."""
 
-    def __init__(self, network: Network, instance: bytes | None) -> None:
+    result: Cleared
+    depth: Depth
+
+
+class Shop:
+    """Our books by id. ``instance`` names the chain we settle on, or is None while we share none with anybody. What is matched
+    goes on ``tape``, if there is one.
+    """
+
+    def __init__(self, network: Network, instance: bytes | None, tape: Tape | None = None) -> None:
         self._network = network
         self._instance = instance
+        self.tape = tape
         self._paid = escrow_terms(network)
         self._free = free_terms()
         self.shelves: dict[bytes, Shelf] = {}
         self._told: dict[tuple[bytes, Side, int], tuple[int, tuple[bytes, ...]]] = {}
-        self._last: dict[bytes, Cleared] = {}
+        self._last: dict[bytes, Seen] = {}
 
     def terms(self, free: bool) -> Terms:
         """The terms we trade under."""
@@ -79,20 +92,29 @@ class Shop:
         self._told = wanted
         return changed
 
-    def agreed(self, book: bytes, side: Side, price_msat: int, quantity: int) -> None:
-        """The desk has taken ``quantity`` off this line by itself: remember it as said."""
-        line = (book, side, price_msat)
+    def agreed(self, signed: SignedMatch, side: Side, price_msat: int) -> None:
+        """The desk has taken the units of a match off the line at ``price_msat`` by itself: remember it as said."""
+        match = signed.match
+        line = (match.book, side, price_msat)
         if line in self._told:
             told, avoided = self._told[line]
-            self._told[line] = (max(0, told - quantity), avoided)
+            self._told[line] = (max(0, told - match.quantity), avoided)
+        if self.tape is not None:
+            self.tape.agreed(match.book, match.epoch, match.price_msat, match.quantity)
 
     def cleared(self, result: Cleared) -> list[Notice]:
         """Remember the latest auction of a book, for people to see."""
         shelf = self.shelves.get(result.book)
         if shelf is None:
             return []
-        self._last[result.book] = result
+        self._last[result.book] = Seen(result, depth_of(result))
+        if self.tape is not None:
+            self.tape.cleared(result)
         return [Notice(kind="book", facts={"what": "cleared", **self._line(shelf)})]
+
+    def seen(self, book: bytes) -> Seen | None:
+        """The latest auction of a book, once there was one."""
+        return self._last.get(book)
 
     # --- for people ---------------------------------------------------------------------------------------------------
     def notice(self, want: Want) -> Notice:
@@ -112,23 +134,29 @@ class Shop:
         return [self._line(one) for one in sorted(self.shelves.values(), key=lambda shelf: (shelf.article, shelf.free))]
 
     def _line(self, shelf: Shelf) -> dict[str, Any]:
-        last = self._last.get(shelf.book)
+        seen = self._last.get(shelf.book)
         line: dict[str, Any] = {"book": shelf.book.hex(), "article": shelf.article, "free": shelf.free}
-        if last is None:
-            return {**line, "epoch": None, "refusal": "no auction has taken place yet"}
+        last = None if self.tape is None else self.tape.of(shelf.book, Series.MATCHED).last_msat()
+        if seen is None:
+            return {**line, "epoch": None, "refusal": "no auction has taken place yet", "last_msat": last}
+        result, bids, asks = seen.result, seen.depth.bids, seen.depth.asks
         return {
             **line,
-            "epoch": last.epoch,
-            "root": last.root.hex(),
-            "refusal": last.refusal,
-            "buy_units": sum(one.quantity for one in last.buys),
-            "sell_units": sum(one.quantity for one in last.sells),
-            "buyers": len({one.owner for one in last.buys}),
-            "sellers": len({one.owner for one in last.sells}),
-            "best_bid_msat": max((one.price_msat for one in last.buys), default=None),
-            "best_ask_msat": min((one.price_msat for one in last.sells), default=None),
-            "matched_units": sum(one.quantity for one in last.fills),
-            "price_msat": last.fills[0].price_msat if last.fills else None,
+            "epoch": result.epoch,
+            "root": result.root.hex(),
+            "refusal": result.refusal,
+            "buy_units": bids.units,
+            "sell_units": asks.units,
+            "buy_orders": bids.orders,
+            "sell_orders": asks.orders,
+            "buyers": bids.owners,
+            "sellers": asks.owners,
+            "best_bid_msat": bids.best_msat,
+            "best_ask_msat": asks.best_msat,
+            "spread_msat": seen.depth.spread_msat,
+            "matched_units": sum(one.quantity for one in result.fills),
+            "price_msat": result.fills[0].price_msat if result.fills else None,
+            "last_msat": last,
         }
 
 

@@ -30,8 +30,10 @@ from peer.node.metrics import Figures, Metrics
 from peer.node.money import Money
 from peer.node.offers import spec_of
 from peer.node.performer import Performer
+from peer.node.quotes import Quotes
 from peer.node.registry import Registry, Worker
 from peer.node.service import Service
+from peer.node.taping import Recorder
 from peer.node.tasks import UnitTasks
 from peer.node.views import Views, peer_facts
 from peer.offer import Offer
@@ -44,7 +46,8 @@ from wire.moments import SECOND
 
 _LOG: Final = logging.getLogger("bitwrk.node")
 BALANCE_EVERY_S: Final = 2.0
-_SIZES: Final = frozenset({"lines", "lines-up", "letters-waiting", "neighbours", "dialling"})  # told as other figures, if at all
+# Told as other figures, if at all.
+_SIZES: Final = frozenset({"lines", "lines-up", "letters-waiting", "neighbours", "dialling", "books", "slots"})
 _NUMBERS_PER_SECOND: Final = 1 << 20  # so that no run of the node names anything as an earlier one did
 
 
@@ -61,6 +64,7 @@ class Assembly:
         net: Net,
         money: Money | None,
         client: httpx.AsyncClient,
+        recorder: Recorder,
         nursery: trio.Nursery,
     ) -> None:
         self._settings = settings
@@ -69,6 +73,7 @@ class Assembly:
         self._journal = journal
         self.net = net
         self._money = money
+        self._recorder = recorder
         self._nursery = nursery
         self._balance_sat = 0
         self._mesh: dict[PeerId, frozenset[str]] = {}
@@ -120,6 +125,7 @@ class Assembly:
             workers=self.workers,
             registry=registry,
             views=self.views,
+            quotes=Quotes(self.brain, self._recorder.tape, self.driver.now),
             feed=self.feed,
             numbers=self._numbers,
             status=self.status,
@@ -201,6 +207,7 @@ class Assembly:
         if self._money:
             self._nursery.start_soon(self._money.watcher.run, self.driver.tell)
             self._nursery.start_soon(self._watch_balance, self._money)
+        self._nursery.start_soon(self._recorder.run)
         self._nursery.start_soon(self.driver.run, self._first)
 
     async def join(self) -> None:
@@ -259,6 +266,7 @@ class Assembly:
             "clock_skewed": bool(clock and clock.skewed),
             "clock_offset_us": clock.offset_us if clock else None,
             "draining": self.brain.selling.draining,
+            "history_fault": self._recorder.fault or None,
             "exposure_sat": self.brain.purse.exposure_sat(),
             "counters": dict(sorted(self.performer.counters.items())),
         }
@@ -317,6 +325,7 @@ class Assembly:
             ("net", self.net.statistics().counters),
             ("courier", self.courier.statistics()),
             ("relay", self._relay.statistics()),
+            ("tape", self._recorder.tape.statistics()),
         ):
             found |= {f"{road}-{code}": count for code, count in counted.items() if code not in _SIZES}
         return found

@@ -21,10 +21,11 @@ from peer.home import Home
 from peer.journal import open_journal
 from peer.net.host import open_host
 from peer.node.assembly import Assembly
-from peer.node.driver import relax_collector
+from peer.node.driver import relax_collector, wall_clock
 from peer.node.money import open_money
 from peer.node.notify import Notifier
 from peer.node.stopping import drain, tell_status
+from peer.node.taping import open_recorder
 from peer.node.tidying import tidy
 from peer.offer import Offer
 from peer.workers.http import worker_client
@@ -93,11 +94,13 @@ async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home, stop: 
             )
         )
         rows = {table: await journal.load(table) for table in TABLES}
-        brain = Brain(key=key, network=settings.network, instance=money.instance if money else None, rows=rows)
+        recorder = await stack.enter_async_context(open_recorder(home.tape_path, settings.network.clock, wall_clock()))
+        instance = money.instance if money else None
+        brain = Brain(key=key, network=settings.network, instance=instance, rows=rows, tape=recorder.tape)
         await tidy(brain, store, money)
         client = await stack.enter_async_context(worker_client())
         nursery = await stack.enter_async_context(trio.open_nursery())
-        node = Assembly(settings, key, brain, journal, store, net, money, client, nursery)
+        node = Assembly(settings, key, brain, journal, store, net, money, client, recorder, nursery)
         for offer in offers:
             await node.offer(offer, stack)
         await node.start()

@@ -26,6 +26,7 @@ from peer.core.events import (
 from peer.node.driver import Driver
 from peer.node.feed import Feed, Listener
 from peer.node.performer import Performer
+from peer.node.quotes import Quotes
 from peer.node.registry import Registry, Worker
 from peer.node.views import Views
 from wire.errors import Refused
@@ -53,6 +54,7 @@ class Service:
         workers: dict[str, Worker],
         registry: Registry,
         views: Views,
+        quotes: Quotes,
         feed: Feed,
         numbers: Iterator[int],
         status: Callable[[], Json],
@@ -78,6 +80,9 @@ class Service:
         self.channels = views.channels
         self.workers = views.workers
         self.books = views.books
+        self.articles = quotes.articles
+        self.depth = quotes.depth
+        self.prices = quotes.prices
         self.mandates = views.mandates
         self.stopping = False
 

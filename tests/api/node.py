@@ -11,6 +11,11 @@ from peer.api.service import Json
 from wire.digest import content_id
 
 TOKEN = "the-token-of-this-test"
+DAY: Json = {"matches": 2, "units": 3, "sum_msat": 8_550_000, "mean_msat": 2_850_000, "min_msat": 2_850_000}
+DAY |= {"max_msat": 2_850_000, "first_msat": 2_850_000, "last_msat": 2_850_000}
+SLOT: Json = {"begin_us": 1_795_227_420_000_000, "end_us": 1_795_227_480_000_000, **DAY}
+QUOTED: Json = {"last_msat": 2_850_000, "spread_msat": None, "best_ask_msat": 2_600_000, "sell_units": 5, "buy_units": 0}
+QUOTED |= {"buy_orders": 0, "sell_orders": 2, "buyers": 0, "sellers": 1, "day": DAY}
 
 
 class FakeNode:
@@ -113,6 +118,33 @@ class FakeNode:
         if self.broken:
             raise RuntimeError("a mistake in the node")
         return [{"article": article} for article in self.watched]
+
+    def articles(self) -> list[Json]:
+        return [
+            {"book": "b1" * 32, "article": "foobar", "free": False, **QUOTED},
+            {"book": "b0" * 32, "article": "foobar", "free": True},
+        ]
+
+    def depth(self, book: str, *, levels: int) -> Json:
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append(("depth", book, levels))
+        level = {"price_msat": 2_600_000, "orders": 2, "units": 5, "matched_units": 1}
+        return {"book": book, "article": "foobar", "bids": {"levels": []}, "asks": {"levels": [level]}}
+
+    def prices(self, book: str, *, slot: str, series: str, from_us: int | None, to_us: int | None, limit: int) -> Json:
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append(("prices", book, slot, series, from_us, to_us, limit))
+        return {
+            "book": book,
+            "article": "foobar",
+            "slot": slot,
+            "series": series,
+            "left_off": 0,
+            "slots": [SLOT],
+            "quartiles": None,
+        }
 
     async def watch(self, article: str) -> None:
         self.watched.append(article)
