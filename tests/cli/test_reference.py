@@ -67,6 +67,12 @@ def test_the_bounds_in_the_reference_are_the_real_ones() -> None:
         f"At most {limits.API_CONNECTIONS_MAX:,} connections",
         f"every {limits.API_HEARTBEAT_S} s",
         f"port {API_PORT}",
+        f"1 to {limits.DEPTH_LEVELS_MAX}, default",
+        f"1 to {limits.TAPE_SLOTS_MAX} (the default)",
+        f"the latest {limits.TAPE_SLOTS_MAX} slots are kept",
+        f"the {limits.TAPE_BOOKS_MAX} books that traded last",
+        f"the latest {limits.TAPE_EPOCHS_MAX} auctions",
+        f"written every {limits.TAPE_WRITE_S} s",
     ):
         assert sentence in text, sentence
 
@@ -91,7 +97,7 @@ def test_every_setting_is_in_the_reference_with_its_option_and_no_other() -> Non
 
 
 def test_every_file_of_the_home_is_in_the_reference() -> None:
-    for name in (KEY_FILE, TOKEN_FILE, API_FILE, LOCK_FILE, "journal.sqlite", "config.toml"):
+    for name in (KEY_FILE, TOKEN_FILE, API_FILE, LOCK_FILE, "journal.sqlite", "tape.sqlite", "config.toml"):
         assert f"| `{name}` |" in page("configuration.md")
 
 
