@@ -12,6 +12,7 @@ from orderbook.core.messages import Side, SignedMatch, book_id
 from orderbook.core.tape import Series, Tape
 from peer.core.events import Facts, Notice
 from peer.core.terms import NO_CHAIN, Terms, escrow_terms, free_terms, terms_hash
+from wire.moments import SECOND
 from wire.network import Network
 
 
@@ -136,10 +137,12 @@ class Shop:
     def _line(self, shelf: Shelf) -> dict[str, Any]:
         seen = self._last.get(shelf.book)
         line: dict[str, Any] = {"book": shelf.book.hex(), "article": shelf.article, "free": shelf.free}
-        last = None if self.tape is None else self.tape.of(shelf.book, Series.MATCHED).last_msat()
+        ladder = None if self.tape is None else self.tape.of(shelf.book, Series.MATCHED)
+        last = ladder.last_msat() if ladder else None
         if seen is None:
             return {**line, "epoch": None, "refusal": "no auction has taken place yet", "last_msat": last}
         result, bids, asks = seen.result, seen.depth.bids, seen.depth.asks
+        day = ladder.day(self._network.clock.start(result.epoch) // SECOND) if ladder else None
         return {
             **line,
             "epoch": result.epoch,
@@ -157,6 +160,7 @@ class Shop:
             "matched_units": sum(one.quantity for one in result.fills),
             "price_msat": result.fills[0].price_msat if result.fills else None,
             "last_msat": last,
+            "day_units": day.units if day else 0,
         }
 
 

@@ -92,6 +92,7 @@ def test_the_event_of_an_auction_tells_last_price_and_spread() -> None:
     stand.clears(EPOCH - 1, [(500, 1)], [(300, 1)])
     (event,) = [one for one in stand.clears(EPOCH, [(500, 1)], [(800, 1)]) if isinstance(one, Notice) and one.kind == "book"]
     assert (event.facts["price_msat"], event.facts["last_msat"], event.facts["spread_msat"]) == (None, 400, 300)
+    assert event.facts["day_units"] == 1
 
 
 def test_depth_shows_the_best_prices_first_and_no_more_than_asked_for() -> None:

@@ -44,6 +44,9 @@ BOOK = {
     "best_ask_msat": 2_600_000,
     "matched_units": 2,
     "price_msat": 2_850_000,
+    "last_msat": 2_850_000,
+    "spread_msat": -31_400_000,
+    "day_units": 1_234,
     "ready": True,
 }
 TRADE = {
@@ -166,6 +169,8 @@ def test_what_each_screen_shows(size: tuple[int, int]) -> None:
             assert "play money regtest" in shown[name]
             assert "mBTC 45.5363" in shown[name]
         for word in (RAYS, "uBTC 340", "uBTC 26", "2/6", "uBTC 28.5", "ready", "buy", "sell", "nobody sells", "on offer"):
+            assert word in shown["market"], word
+        for word in ("1 234", "uBTC -314") if size[0] > 80 else ("Last price",):
             assert word in shown["market"], word
         for word in ("placed", "finished", "buy", "rays/1", "uBTC 28.5", "1Atu…Y18L", "the result", "bought from"):
             assert word in shown["activity"], word

@@ -21,6 +21,7 @@ _BOOKS = (
     Column(title="Traders", least=7, most=9, rank=40, right=True),
     Column(title="Matched", least=7, most=7, rank=30, right=True),
     Column(title="Last price", least=10, most=16, rank=80, right=True),
+    Column(title="24 h", least=4, most=9, rank=50, right=True),
     Column(title="Epoch", least=9, most=10, rank=20, right=True),
     Column(title="State", least=9, most=44, rank=60),
 )
@@ -41,7 +42,8 @@ def book_row(line: Json, past: tuple[int | None, ...]) -> Row:
     ready = line.get("ready") is True and not refusal
     state = "ready" if ready else refusal or "not yet ready"
     bid, ask, last = whole(line, "best_bid_msat"), whole(line, "best_ask_msat"), whole(line, "price_msat")
-    latest = next((one for one in reversed(past) if one is not None), last)
+    latest = next((one for one in (last, *reversed(past)) if one is not None), whole(line, "last_msat"))
+    spread = whole(line, "spread_msat")
     buys, sells = whole(line, "buy_units"), whole(line, "sell_units")
     units = NOTHING if buys is None or sells is None else f"{buys}/{sells}"
     traders = NOTHING if buys is None else f"{whole(line, 'buyers') or 0}/{whole(line, 'sellers') or 0}"
@@ -56,6 +58,7 @@ def book_row(line: Json, past: tuple[int | None, ...]) -> Row:
             traders,
             count(whole(line, "matched_units")),
             Cell(_price(latest, free), "" if last is not None else FADED),
+            count(whole(line, "day_units")),
             count(whole(line, "epoch")).replace(" ", ""),
             Cell(state, GOOD if ready else BAD),
         ),
@@ -67,6 +70,8 @@ def book_row(line: Json, past: tuple[int | None, ...]) -> Row:
             ("Wanted", plural(buys, "unit") + f" by {plural(whole(line, 'buyers') or 0, 'buyer')}" if buys else "nothing"),
             ("Offered", plural(sells, "unit") + f" by {plural(whole(line, 'sellers') or 0, 'seller')}" if sells else "nothing"),
             ("Best bid and ask", f"{_price(bid, free)} and {_price(ask, free)}" if buys or sells else ""),
+            ("Spread", f"{money(spread)}: best ask less best bid" if spread is not None and not free else ""),
+            ("Matched in 24 hours", plural(whole(line, "day_units") or 0, "unit")),
             ("Prices of the last auctions", _history(past) if not free else ""),
             ("Root", text(line, "root")[:16]),
         ),
