@@ -4,11 +4,14 @@ Buys and sells of a call auction may cross: those are the ones it matches. ``mat
 somebody, as this node computed it; the rest stands in the book for the next epoch, if its owner renews it.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nlargest, nsmallest
 
-from orderbook.core.auction import Entry, Fill
+from orderbook.core.auction import Entry
 from orderbook.core.events import Cleared
+from wire.limits import DEPTH_LEVELS_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +26,10 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flank:
-    """One side of a book, best price first."""
+    """One side of a book: its best ``DEPTH_LEVELS_MAX`` levels, best first, and how many ``prices`` there are in all."""
 
     levels: tuple[Level, ...]
+    prices: int
     orders: int
     units: int
     owners: int
@@ -58,32 +62,28 @@ class Depth:
 
 def depth_of(result: Cleared) -> Depth:
     """The depth of an auction. Linear in its orders."""
-    bought: dict[bytes, int] = {}
-    sold: dict[bytes, int] = {}
-    for fill in result.fills:
-        _count(bought, fill, fill.buy)
-        _count(sold, fill, fill.sell)
+    bought = _added((fill.buy.price_msat, fill.quantity) for fill in result.fills)
+    sold = _added((fill.sell.price_msat, fill.quantity) for fill in result.fills)
     return Depth(bids=_flank(result.buys, bought, dearest_first=True), asks=_flank(result.sells, sold, dearest_first=False))
 
 
-def _count(units: dict[bytes, int], fill: Fill, order: Entry) -> None:
-    units[order.id] = units.get(order.id, 0) + fill.quantity
+def _added(units: Iterable[tuple[int, int]]) -> dict[int, int]:
+    at: dict[int, int] = {}
+    for price, count in units:
+        at[price] = at.get(price, 0) + count
+    return at
 
 
-def _flank(orders: Iterable[Entry], matched: dict[bytes, int], *, dearest_first: bool) -> Flank:
-    at: dict[int, tuple[int, int, int]] = {}
-    owners: set[bytes] = set()
-    for order in orders:
-        count, units, found = at.get(order.price_msat, (0, 0, 0))
-        at[order.price_msat] = (count + 1, units + order.quantity, found + matched.get(order.id, 0))
-        owners.add(order.owner)
-    levels = tuple(
-        Level(price_msat=price, orders=count, units=units, matched=found)
-        for price, (count, units, found) in sorted(at.items(), reverse=dearest_first)
-    )
+def _flank(orders: Sequence[Entry], matched: dict[int, int], *, dearest_first: bool) -> Flank:
+    units = _added((one.price_msat, one.quantity) for one in orders)
+    counts = Counter(one.price_msat for one in orders)
+    best = (nlargest if dearest_first else nsmallest)(DEPTH_LEVELS_MAX, units)
     return Flank(
-        levels=levels,
-        orders=sum(level.orders for level in levels),
-        units=sum(level.units for level in levels),
-        owners=len(owners),
+        levels=tuple(
+            Level(price_msat=price, orders=counts[price], units=units[price], matched=matched.get(price, 0)) for price in best
+        ),
+        prices=len(units),
+        orders=len(orders),
+        units=sum(units.values()),
+        owners=len({one.owner for one in orders}),
     )

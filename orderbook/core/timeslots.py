@@ -114,20 +114,23 @@ class Ladder:
 
     def add(self, second: int, fills: Iterable[tuple[int, int]]) -> None:
         """Take ``(price_msat, units)`` of an auction; never of one before ``newest_s``."""
-        told = tuple(fills)
-        if not told:
+        matches, units_at = 0, dict[int, int]()  # few prices, however many fills
+        for price, units in fills:
+            matches += 1
+            units_at[price] = units_at.get(price, 0) + units
+        if not matches:
             return
-        prices = [price for price, _ in told]
+        first = next(iter(units_at))
         same = second == self.newest_s
         fresh = TimeSlot(
             begin_s=second,
-            matches=len(told),
-            units=sum(units for _, units in told),
-            sum_msat=sum(price * units for price, units in told),
-            min_msat=min(prices),
-            max_msat=max(prices),
-            first_msat=prices[0],
-            last_msat=self._epochs[second][0][0] if same else prices[0],
+            matches=matches,
+            units=sum(units_at.values()),
+            sum_msat=sum(price * units for price, units in units_at.items()),
+            min_msat=min(units_at),
+            max_msat=max(units_at),
+            first_msat=first,
+            last_msat=self._epochs[second][0][0] if same else first,
         )
         self.newest_s = second
         for length, level in self._levels.items():
@@ -137,7 +140,7 @@ class Ladder:
             self._changed.setdefault(length, set()).add(begin)
             self._prune(length)
         by_price = dict(self._epochs.get(second, ()))
-        for price, units in told:
+        for price, units in units_at.items():
             by_price[price] = by_price.get(price, 0) + units
         self._epochs[second] = tuple(by_price.items())
         self._changed.setdefault(EPOCHS, set()).add(second)
@@ -169,10 +172,19 @@ class Ladder:
 
     def day(self, now_s: int) -> TimeSlot | None:
         """All of the 24 hours before ``now_s``, to three minutes."""
-        whole: TimeSlot | None = None
-        for slot in self.slots(_DAY_SLOT_S, now_s - DAY_S + 1, now_s + 1):
-            whole = slot if whole is None else whole.then(slot)
-        return whole
+        found = self.slots(_DAY_SLOT_S, now_s - DAY_S + 1, now_s + 1)
+        if not found:
+            return None
+        return TimeSlot(
+            begin_s=found[0].begin_s,
+            matches=sum(one.matches for one in found),
+            units=sum(one.units for one in found),
+            sum_msat=sum(one.sum_msat for one in found),
+            min_msat=min(one.min_msat for one in found),
+            max_msat=max(one.max_msat for one in found),
+            first_msat=found[0].first_msat,
+            last_msat=found[-1].last_msat,
+        )
 
     def last_msat(self) -> int | None:
         """The price of the latest auction in which something was matched."""

@@ -25,12 +25,19 @@ class Shelf:
     free: bool
 
 
-@dataclass(frozen=True, slots=True)
 class Seen:
-    """The latest auction of a book, and the depth it had."""
+    """The latest auction of a book. Its depth is added up when it is asked for, once."""
 
-    result: Cleared
-    depth: Depth
+    def __init__(self, result: Cleared) -> None:
+        self.result = result
+        self._depth: Depth | None = None
+
+    @property
+    def depth(self) -> Depth:
+        """Orders by price."""
+        if self._depth is None:
+            self._depth = depth_of(self.result)
+        return self._depth
 
 
 class Shop:
@@ -108,7 +115,7 @@ class Shop:
         shelf = self.shelves.get(result.book)
         if shelf is None:
             return []
-        self._last[result.book] = Seen(result, depth_of(result))
+        self._last[result.book] = Seen(result)
         if self.tape is not None:
             self.tape.cleared(result)
         return [Notice(kind="book", facts={"what": "cleared", **self._line(shelf)})]
@@ -141,22 +148,24 @@ class Shop:
         last = ladder.last_msat() if ladder else None
         if seen is None:
             return {**line, "epoch": None, "refusal": "no auction has taken place yet", "last_msat": last}
-        result, bids, asks = seen.result, seen.depth.bids, seen.depth.asks
+        result = seen.result
         day = ladder.day(self._network.clock.start(result.epoch) // SECOND) if ladder else None
+        bid = max((one.price_msat for one in result.buys), default=None)
+        ask = min((one.price_msat for one in result.sells), default=None)
         return {
             **line,
             "epoch": result.epoch,
             "root": result.root.hex(),
             "refusal": result.refusal,
-            "buy_units": bids.units,
-            "sell_units": asks.units,
-            "buy_orders": bids.orders,
-            "sell_orders": asks.orders,
-            "buyers": bids.owners,
-            "sellers": asks.owners,
-            "best_bid_msat": bids.best_msat,
-            "best_ask_msat": asks.best_msat,
-            "spread_msat": seen.depth.spread_msat,
+            "buy_units": sum(one.quantity for one in result.buys),
+            "sell_units": sum(one.quantity for one in result.sells),
+            "buy_orders": len(result.buys),
+            "sell_orders": len(result.sells),
+            "buyers": len({one.owner for one in result.buys}),
+            "sellers": len({one.owner for one in result.sells}),
+            "best_bid_msat": bid,
+            "best_ask_msat": ask,
+            "spread_msat": None if bid is None or ask is None else ask - bid,
             "matched_units": sum(one.quantity for one in result.fills),
             "price_msat": result.fills[0].price_msat if result.fills else None,
             "last_msat": last,

@@ -131,7 +131,7 @@ def _flank(flank: Flank, most: int) -> Json:
         "orders": flank.orders,
         "units": flank.units,
         "owners": flank.owners,
-        "prices": len(flank.levels),
+        "prices": flank.prices,
         "levels": [
             {"price_msat": one.price_msat, "orders": one.orders, "units": one.units, "matched_units": one.matched}
             for one in flank.levels[:most]

@@ -13,7 +13,7 @@ from orderbook.core.events import Cleared
 from orderbook.core.messages import Side
 from orderbook.core.tape import Drained, Series, Tape
 from orderbook.core.timeslots import EPOCHS, SLOTS_S, Ladder, Row, TimeSlot, slot_from
-from wire.limits import PRICE_MAX_MSAT, QUANTITY_MAX, TAPE_BOOKS_MAX, TAPE_EPOCHS_MAX, TAPE_SLOTS_MAX
+from wire.limits import DEPTH_LEVELS_MAX, PRICE_MAX_MSAT, QUANTITY_MAX, TAPE_BOOKS_MAX, TAPE_EPOCHS_MAX, TAPE_SLOTS_MAX
 from wire.moments import SECOND, Instant
 from wire.network import MAIN, REGTEST
 
@@ -169,6 +169,7 @@ def test_a_day_is_the_latest_24_hours() -> None:
         ladder.add(now - ago, [(ago, 1)])
     day = ladder.day(now)
     assert day is not None
+    assert (day.units, day.matches, day.sum_msat, day.min_msat, day.first_msat, day.last_msat) == (2, 2, 3_600, 0, 3_600, 0)
     assert (day.units, day.max_msat) == (2, 3_600)  # 86,399 s ago stands in a slot that began earlier
     assert ladder.day(now + 2 * 86_400) is None
 
@@ -351,11 +352,19 @@ def test_depth_adds_up_to_the_orders_and_the_fills(raw: list[tuple[Side, int, in
             assert (level.orders, level.units) == (len(same), sum(one.quantity for one in same))
             assert level.matched == sum(fill.quantity for fill in done if getattr(fill, pick).price_msat == price)
         assert (flank.orders, flank.units) == (len(side), sum(one.quantity for one in side))
+        assert flank.prices == len(flank.levels)
         assert flank.owners == len({one.owner for one in side})
     if buys and sells:
         assert depth.spread_msat == min(one.price_msat for one in sells) - max(one.price_msat for one in buys)
     else:
         assert depth.spread_msat is None
+
+
+def test_depth_keeps_the_best_prices_of_a_book_with_very_many() -> None:
+    orders = tuple(entry(Side.SELL, 1_000 - price, 2, price % 200) for price in range(2 * DEPTH_LEVELS_MAX))
+    asks = depth_of(Cleared(book=BOOK, epoch=1, root=bytes(32), fills=(), buys=(), sells=orders)).asks
+    assert len(asks.levels) == DEPTH_LEVELS_MAX
+    assert (asks.prices, asks.units, asks.best_msat) == (2 * DEPTH_LEVELS_MAX, 4 * DEPTH_LEVELS_MAX, 1_001 - 2 * DEPTH_LEVELS_MAX)
 
 
 @pytest.mark.parametrize(("bought", "sold", "expected"), [(3, 1, 500), (1, 3, -500), (2, 1, 333), (5, 0, 1_000), (0, 0, None)])
