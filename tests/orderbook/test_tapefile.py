@@ -4,14 +4,15 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 
-from orderbook.core.tape import Series, Tape
-from orderbook.core.timeslots import SLOTS_S
-from orderbook.shell.tapefile import open_tape_file
-from peer.node.taping import open_recorder
+from orderbook.core.tape import Drained, Series, Tape
+from orderbook.core.timeslots import SLOTS_S, Row
+from orderbook.shell.tapefile import TapeFile, open_tape_file
+from peer.node.taping import Recorder, open_recorder
 from wire.errors import LocalFault
 from wire.limits import TAPE_BOOKS_MAX, TAPE_EPOCHS_MAX, TAPE_SLOTS_MAX, TAPE_WRITE_S
 from wire.moments import SECOND, Instant
@@ -170,13 +171,31 @@ async def test_a_full_disk_ends_the_writing_and_nothing_else(tmp_path: Path, cap
     assert (await read(path)).of(BOOK, Series.AGREED).last_msat() == 1
 
 
-async def test_the_recorder_writes_by_itself(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
-    del autojump_clock
-    path = tmp_path / "tape.sqlite"
-    async with open_recorder(path, REGTEST.clock, NOW) as recorder, trio.open_nursery() as nursery:
+class Listening:
+    """A file that tells when something is written."""
+
+    def __init__(self) -> None:
+        self.kept = Drained()
+        self.written = trio.Event()
+
+    async def load(self, now: Instant) -> list[tuple[bytes, int, int, Row]]:
+        del now
+        return []
+
+    async def keep(self, drained: Drained) -> None:
+        if drained.written:
+            self.kept = drained
+            self.written.set()
+
+
+async def test_the_recorder_writes_by_itself(autojump_clock: trio.abc.Clock) -> None:
+    file, recorder = Listening(), Recorder(Tape(REGTEST.clock))
+    await recorder.begin(cast(TapeFile, file), NOW)
+    begun = autojump_clock.current_time()
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(recorder.run)
         recorder.tape.agreed(BOOK, EPOCH - 1, 5, 1)
-        await trio.sleep(TAPE_WRITE_S + 1)  # of the clock that jumps
-        assert rows(path)
+        await file.written.wait()
         nursery.cancel_scope.cancel()
-    assert (await read(path)).of(BOOK, Series.AGREED).last_msat() == 5
+    assert autojump_clock.current_time() - begun == pytest.approx(TAPE_WRITE_S)
+    assert {one.book for one in file.kept.written} == {BOOK}
