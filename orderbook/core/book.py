@@ -6,49 +6,49 @@ Everything here is a function of the set of messages and of the epoch each *coun
   freeze it could still be known: what arrives after e's freeze counts from e + 1;
 - within (owner, side, slot) only the order with the greatest (sequence, id) of those that count can be eligible, even when it
   has itself expired or been closed: an older one does not come back while the newer is retained;
-- a message is retained until its key epoch + 60, and forgotten at the same epoch everywhere.
+- a message is retained until its key epoch + 60, and forgotten at the same epoch everywhere;
+- of one owner's messages of one kind (of one slot, if they are orders) and one key epoch only so many of the greatest
+  (sequence, id) are kept. That is again a function of the set, so honest books agree on it, and an owner who floods pushes out
+  nobody's messages but his own.
 
 History matters to that, so what we *asked* a neighbour for is admitted while it is retained, expired or not; what is pushed at
 us unasked must still be alive.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from orderbook.core.auction import Entry
-from orderbook.core.messages import Close, Heard, Order, Side
+from orderbook.core.index import Index
+from orderbook.core.messages import Close, Heard, Order
 from orderbook.core.negentropy import Vector
-from wire.digest import plain
+from orderbook.core.view import CLOSES, PROOFS, Eligible, Kept, Lane, View, eligible_of, lane_of, rank_of, root_of
 from wire.errors import Ignore
-from wire.limits import BOOK_MESSAGES_MAX, ORDER_RETAIN_EPOCHS
+from wire.limits import BOOK_MESSAGES_MAX, ORDER_RETAIN_EPOCHS, OWNER_CLOSES_MAX, OWNER_ORDERS_MAX, OWNER_PROOFS_MAX
 from wire.moments import Instant
 from wire.network import EpochClock
-from wire.values import value
+
+__all__ = ["Book", "Kept"]  # who keeps books keeps these
 
 _AHEAD_EPOCHS: Final = 2
-
-_Slot = tuple[bytes, Side, int]
-
-
-@value
-class Kept:
-    """A message of the book, with the first epoch for which it could be known."""
-
-    heard: Heard
-    known_epoch: int
-    entry: Entry | None
+_IDLE_EPOCHS: Final = 2
+_LANE_MOST: Final = {CLOSES: OWNER_CLOSES_MAX, PROOFS: OWNER_PROOFS_MAX}
 
 
 class Book:
-    """The messages of one book. Not a machine: it only remembers and answers."""
+    """The messages of one book. Not a machine: it only remembers and answers. ``changes`` counts what has ever been admitted."""
 
     def __init__(self, clock: EpochClock, most: int = BOOK_MESSAGES_MAX) -> None:
         self._clock = clock
         self._most = most
         self._kept: dict[bytes, Kept] = {}
-        self._slots: dict[_Slot, dict[bytes, Kept]] = {}
+        self._slots: dict[Lane, dict[bytes, Kept]] = {}
         self._closes: dict[bytes, dict[bytes, Kept]] = {}
-        self._by_key: dict[int, set[bytes]] = {}
-        self._vector: Vector | None = None
+        self._by_key: dict[int, dict[Lane, tuple[bytes, ...]]] = {}
+        self._outranked: list[bytes] = []
+        self._index: Index | None = None
+        self._view: View | None = None
+        self.changes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -56,13 +56,21 @@ class Book:
     def __contains__(self, message_id: bytes) -> bool:
         return message_id in self._kept
 
+    def raws(self) -> Iterator[bytes]:
+        """The gossiped bytes of everything."""
+        return (kept.heard.raw for kept in self._kept.values())
+
     def raw(self, message_id: bytes) -> bytes | None:
         """The gossiped bytes of a message, if it is still retained."""
         kept = self._kept.get(message_id)
         return kept.heard.raw if kept else None
 
+    # --- in -------------------------------------------------------------------------------------------------
+
     def admissible(self, heard: Heard, now: Instant, *, asked: bool) -> None:
-        """Raise ``Ignore`` when the message has no place here now: duplicate, early, expired, or the book is full."""
+        """Raise ``Ignore`` when the message has no place here now: duplicate, early, expired, outranked by enough others of its
+        owner, or the book is full.
+        """
         epoch = self._clock.epoch(now)
         if heard.id in self._kept:
             raise Ignore("duplicate", "this message is known")
@@ -71,22 +79,44 @@ class Book:
         last = heard.body.last_epoch if isinstance(heard.body, Order) and not asked else heard.key_epoch + ORDER_RETAIN_EPOCHS
         if last < epoch:
             raise Ignore("expired", f"this message ended with epoch {last}, now is {epoch}")
-        if len(self._kept) >= self._most:
+        least = self._least(heard)
+        if least is not None:
+            if rank_of(heard) < rank_of(least):
+                raise Ignore(
+                    "outranked", "its owner has said enough of this kind for one epoch, all of it with greater sequences"
+                )
+        elif len(self._kept) >= self._most:
             raise Ignore("book-full", f"the book holds its {self._most} messages already")
+
+    def _least(self, heard: Heard) -> Heard | None:
+        """The message that has to go if ``heard`` comes, because its owner's lane is full."""
+        lane = lane_of(heard.body)
+        names = self._by_key.get(heard.key_epoch, {}).get(lane, ())
+        if len(names) < _LANE_MOST.get(lane[1], OWNER_ORDERS_MAX):
+            return None
+        return min((self._kept[one].heard for one in names), key=rank_of)
 
     def admit(self, heard: Heard, now: Instant, *, asked: bool) -> None:
         """Keep a message whose signatures have been verified. Raises like ``admissible``."""
         self.admissible(heard, now, asked=asked)
+        least = self._least(heard)
+        if least is not None:
+            self._outranked.append(self._let_go(least.id))
         epoch = self._clock.epoch(now)
         known = epoch if now <= self._clock.freeze(epoch) else epoch + 1
         body, kept = heard.body, self.keep(heard, known)
         self._kept[heard.id] = kept
-        self._by_key.setdefault(heard.key_epoch, set()).add(heard.id)
-        self._vector = None
+        lanes = self._by_key.setdefault(heard.key_epoch, {})
+        lanes[kept.lane] = (*lanes.get(kept.lane, ()), heard.id)
         if isinstance(body, Order):
-            self._slots.setdefault((body.owner, body.side, body.slot), {})[heard.id] = kept
+            self._slots.setdefault(kept.lane, {})[heard.id] = kept
         elif isinstance(body, Close):
             self._closes.setdefault(body.order, {})[heard.id] = kept
+        self.changes += 1
+        if self._index is not None:
+            self._index.add(kept.item)
+        if self._view is not None:
+            self._view.added(kept)
 
     def keep(self, heard: Heard, known_epoch: int) -> Kept:
         """What is remembered of a message. The same for every node that could know it from the same epoch on."""
@@ -100,81 +130,77 @@ class Book:
                 quantity=body.quantity,
                 avoid=body.avoid,
             )
-        return Kept(heard=heard, known_epoch=known_epoch, entry=entry)
+        item = (heard.key_epoch, heard.id)
+        return Kept(heard=heard, known_epoch=known_epoch, entry=entry, item=item, lane=lane_of(body))
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def outranked(self) -> tuple[bytes, ...]:
+        """The raw bytes of what others of the same owner have pushed out since this was last asked."""
+        gone, self._outranked = tuple(self._outranked), []
+        return gone
+
+    def _let_go(self, message_id: bytes) -> bytes:
+        """Drop one message that is still retained elsewhere in its epoch."""
+        kept = self._kept[message_id]
+        lanes = self._by_key[kept.item[0]]
+        lanes[kept.lane] = tuple(one for one in lanes[kept.lane] if one != message_id)
+        if self._index is not None:
+            self._index.remove(kept.item)
+        return self._drop(message_id)
 
     def forget(self, epoch: int) -> tuple[bytes, ...]:
         """Drop what is no longer retained in ``epoch``; returns the raw bytes of all that went."""
+        oldest = epoch - ORDER_RETAIN_EPOCHS
         gone: list[bytes] = []
-        for key in sorted(one for one in self._by_key if one + ORDER_RETAIN_EPOCHS < epoch):
-            for message_id in sorted(self._by_key.pop(key)):
-                gone.append(self._drop(message_id))
-        if gone:
-            self._vector = None
+        for key in sorted(one for one in self._by_key if one < oldest):
+            for names in self._by_key.pop(key).values():
+                gone += [self._drop(name) for name in names]
+        if gone and self._index is not None:
+            self._index.forget_before(oldest)
+        if self._view is not None and self._view.epoch < epoch - _IDLE_EPOCHS:
+            self._view = None  # nobody asks; it is made anew when somebody does
         return tuple(gone)
 
     def _drop(self, message_id: bytes) -> bytes:
-        heard = self._kept.pop(message_id).heard
-        body = heard.body
+        kept = self._kept.pop(message_id)
+        body = kept.heard.body
         if isinstance(body, Order):
-            slot = (body.owner, body.side, body.slot)
-            del self._slots[slot][message_id]
-            if not self._slots[slot]:
-                del self._slots[slot]
+            del self._slots[kept.lane][message_id]
+            if not self._slots[kept.lane]:
+                del self._slots[kept.lane]
         elif isinstance(body, Close):
             del self._closes[body.order][message_id]
             if not self._closes[body.order]:
                 del self._closes[body.order]
-        return heard.raw
+        if self._view is not None:
+            self._view.dropped(kept)
+        return kept.heard.raw
 
-    def eligible(self, epoch: int, *, late: bool = False) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    # --- answers --------------------------------------------------------------------------------------------
+
+    def eligible(self, epoch: int, *, late: bool = False) -> Eligible:
         """The buys and the sells of ``epoch``, ascending by id. With ``late`` also what came after the freeze counts: that
         is the view of two parties who have compared their books because they disagreed.
         """
-        buys: list[Entry] = []
-        sells: list[Entry] = []
-        for slot in self._slots.values():
-            counting = [one for one in slot.values() if _counts(one, epoch, late=late)]
-            if not counting:
-                continue
-            newest = max(counting, key=_rank)
-            order, entry = newest.heard.body, newest.entry
-            if not isinstance(order, Order) or entry is None or order.last_epoch < epoch:
-                continue
-            if self._closed(newest.heard.id, order.owner, epoch, late=late):
-                continue
-            (buys if order.side is Side.BUY else sells).append(entry)
-        return tuple(sorted(buys, key=_entry_id)), tuple(sorted(sells, key=_entry_id))
-
-    def _closed(self, order_id: bytes, owner: bytes, epoch: int, *, late: bool) -> bool:
-        closes = self._closes.get(order_id)
-        if not closes:
-            return False
-        return any(
-            isinstance(one.heard.body, Close) and one.heard.body.owner == owner and _counts(one, epoch, late=late)
-            for one in closes.values()
-        )
+        view = None if late else self._viewing(epoch)
+        return eligible_of(self._slots, self._closes, epoch, late=late) if view is None else view.eligible(epoch)
 
     def root(self, epoch: int) -> bytes:
         """32 bytes: BLAKE3 over the sorted ids of all retained messages known at the freeze of ``epoch`` with a key epoch
         not after it. Equal roots mean equal books.
         """
-        return plain(b"".join(sorted(name for name, kept in self._kept.items() if _counts(kept, epoch, late=False))))
+        view = self._viewing(epoch)
+        return root_of(self._kept.values(), epoch) if view is None else view.root(epoch)
+
+    def _viewing(self, epoch: int) -> View | None:
+        """The view that is carried along, or None when ``epoch`` lies behind it."""
+        if self._view is None:
+            self._view = View(self._kept, self._slots, self._closes, epoch)
+        return self._view if self._view.epoch <= epoch else None
 
     def vector(self) -> Vector:
-        """All retained ids as a reconciliation set, kept until the book changes."""
-        if self._vector is None:
-            self._vector = Vector((kept.heard.key_epoch, name) for name, kept in self._kept.items())
-        return self._vector
-
-
-def _counts(kept: Kept, epoch: int, *, late: bool) -> bool:
-    return kept.heard.key_epoch <= epoch and (late or kept.known_epoch <= epoch)
-
-
-def _rank(kept: Kept) -> tuple[int, bytes]:
-    body = kept.heard.body
-    return (body.sequence if isinstance(body, Order) else -1, kept.heard.id)
-
-
-def _entry_id(entry: Entry) -> bytes:
-    return entry.id
+        """All retained ids as a reconciliation set, which stays as it is whatever comes later."""
+        if self._index is None:
+            self._index = Index(kept.item for kept in self._kept.values())
+        return self._index.vector()

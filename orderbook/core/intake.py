@@ -7,14 +7,18 @@ not shut out the true one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from orderbook.core.book import Book
 from orderbook.core.messages import CheckItem, Heard, read
 from wire.errors import Ignore
 from wire.keys import PeerId
-from wire.limits import RELAY_CHECKS_MAX
+from wire.limits import MARKET_MESSAGES_MAX, RELAY_CHECKS_MAX
 from wire.moments import Instant
 from wire.network import Network
+
+NO_ROOM: Final = frozenset({"book-full", "market-full", "checks-full"})
+"""Refusals that say something about us, not about the message."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,14 +55,26 @@ class Intake:
             raise Ignore("unfollowed", "we do not follow this book")
         return heard
 
+    def _room(self) -> None:
+        """Raise ``Ignore`` when all books together, with what waits for them, hold what this node has room for."""
+        if len(self._seen) >= MARKET_MESSAGES_MAX:
+            raise Ignore("market-full", f"all books together hold their {MARKET_MESSAGES_MAX} messages already")
+
     def own(self, heard: Heard, now: Instant) -> None:
         """Admit a message that we have signed ourselves. Raises ``Ignore``."""
-        self._books[heard.book].admit(heard, now, asked=False)
+        self._room()
+        self._admit(self._books[heard.book], heard, now, asked=False)
         self._seen[heard.raw] = heard.id
+
+    def _admit(self, book: Book, heard: Heard, now: Instant, *, asked: bool) -> None:
+        book.admit(heard, now, asked=asked)
+        for raw in book.outranked():
+            self.drop(raw)
 
     def submit(self, heard: Heard, source: PeerId, now: Instant, *, asked: bool, born: Instant | None = None) -> list[CheckItem]:
         """Let ``heard`` wait for its signatures; returns those to be verified now. Raises ``Ignore``."""
         self._books[heard.book].admissible(heard, now, asked=asked)
+        self._room()
         if self._pending >= RELAY_CHECKS_MAX:
             raise Ignore("checks-full", f"{RELAY_CHECKS_MAX} messages wait for verification already")
         pending = Pending(heard=heard, source=source, asked=asked, born=born, left=len(heard.checks))
@@ -104,7 +120,7 @@ class Intake:
         try:
             if book is None:
                 raise Ignore("unfollowed", "we do not follow this book any more")
-            book.admit(pending.heard, now, asked=pending.asked)
+            self._admit(book, pending.heard, now, asked=pending.asked)
         except Ignore:
             self.drop(pending.heard.raw)
             raise

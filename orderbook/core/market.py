@@ -1,15 +1,15 @@
 """The market of one node: it gossips the books it follows, keeps them equal to its neighbours', and clears them every epoch.
 
-New messages are pushed, each once to every neighbour that follows the book and has not shown it. Everything else is pulled:
-books are reconciled when neighbours meet, shortly before every freeze, every few seconds, and when roots or a reconciliation
-show that they differ. At the freeze the auction runs over what is known; the result is a view, and safety never depends on views
-being equal (see ``desk``).
+New messages are pushed, each once to every neighbour that follows the book and has not shown it. Everything else is pulled: books
+are reconciled when neighbours meet, shortly before every freeze, every few seconds with one neighbour by lot, and when roots or a
+reconciliation show that they differ. At the freeze the auction runs over what is known; the result is a view, and safety never
+depends on views being equal (see ``desk``).
 
 We refuse to trade, and say so in ``Cleared.refusal``, while no neighbour's copy of the book has been compared in full (a node
 alone has nothing to compare), and while our clock is off most neighbours' by more than an eighth of an epoch.
 """
 
-from typing import Final, assert_never
+from typing import assert_never
 
 from orderbook.core.arrivals import Arrivals
 from orderbook.core.auction import auction_seed
@@ -34,19 +34,18 @@ from orderbook.core.events import (
     Unfollow,
 )
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Frame, Hello, Pull, Pulled, Roots
-from orderbook.core.intake import Intake
+from orderbook.core.intake import NO_ROOM, Intake
 from orderbook.core.messages import CheckItem, EquivocationProof, Heard
 from orderbook.core.neighbour import Neighbour
+from orderbook.core.pusher import Greeter, Pusher
 from orderbook.core.reconciler import Reconciler
-from orderbook.core.session import Session, Stage
+from orderbook.core.session import Session
 from wire.effects import Blame, Count
 from wire.errors import Ignore, Misbehaved
 from wire.keys import PeerId, peer_id_of
-from wire.limits import BOOKS_MAX, FRAME_MAX_BYTES, PEERS_MAX
+from wire.limits import BOOKS_MAX, FRAME_MAX_BYTES, PEERS_MAX, PULLS_PER_TOKEN
 from wire.moments import MILLISECOND, Instant, after
 from wire.network import Network
-
-_ASK_TOKENS: Final = 20
 
 
 class Market:
@@ -59,12 +58,13 @@ class Market:
         self._intake = Intake(network, self._books, self._craft.read)
         self._neighbours: dict[PeerId, Neighbour] = {}
         self._roots: dict[bytes, tuple[int, bytes]] = {}
-        self._reconciler = Reconciler(self._books, self._neighbours, self._craft)
+        checking = self._intake.__len__
+        self._reconciler = Reconciler(network, me, self._books, self._neighbours, self._craft, checking)
+        self._pusher = Pusher(self._neighbours)
+        self._greeter = Greeter(network.name, self._books, self._neighbours)
         self._next_epoch: int | None = None
         self._warmed = -1
         self._advance_at = Instant(0)
-        self._waiting: set[PeerId] = set()
-        self._flush_at = Instant(0)
         self._out: list[MarketEffect] = []
         self._checks: list[CheckItem] = []
         self._arrivals = Arrivals(network.clock)
@@ -118,6 +118,7 @@ class Market:
                 self._out += self._reconciler.compare(peer, book, epoch, now)
             case _:
                 assert_never(event)
+        self._out += self._greeter.greet(now)
         self._out += self._reconciler.due(now)
         self._flush(now)
         out, self._out = tuple(self._out), []
@@ -133,12 +134,8 @@ class Market:
         moments: list[Instant] = []
         if self._next_epoch is not None and (self._books or self._neighbours):
             moments.append(self._advance_at)
-        if self._waiting:
-            moments.append(self._flush_at)
-        reconcile = self._reconciler.next_due
-        if reconcile is not None:
-            moments.append(reconcile)
-        return min(moments, default=None)
+        parts = (self._pusher.next_due, self._greeter.next_due, self._reconciler.next_due)
+        return min((*moments, *(one for one in parts if one is not None)), default=None)
 
     # --- epochs ---------------------------------------------------------------------------------------------
 
@@ -161,9 +158,7 @@ class Market:
             self._next_epoch = epoch if now <= self._clock.freeze(epoch) else epoch + 1
         if self._warmed < epoch and self._warm_at(epoch) <= now <= self._clock.freeze(epoch):
             self._warmed = epoch
-            for neighbour in self._neighbours.values():
-                neighbour.next_reconcile.update(dict.fromkeys(neighbour.next_reconcile, now))
-            self._reconciler.sooner(now)
+            self._reconciler.warm(now)
         if now <= self._clock.freeze(self._next_epoch):
             return
         due = epoch if now > self._clock.freeze(epoch) else epoch - 1
@@ -185,7 +180,8 @@ class Market:
         root = kept.root(epoch)
         if not again:
             self._roots[book] = (epoch, root)
-            self._compare_roots(book, now)
+            for neighbour in self._neighbours.values():
+                self._compare_roots(neighbour, book, now)
         fills = self._craft.clear(buys, sells, auction_seed(self._network.name, book, epoch))
         self._out.append(
             Cleared(
@@ -206,20 +202,23 @@ class Market:
         return "" if self.ready(book) else "not-ready"
 
     def _tell_roots(self, epoch: int, now: Instant) -> None:
+        """Each neighbour hears the roots that are not what he last heard, and what time we have."""
         for peer, neighbour in sorted(self._neighbours.items()):
-            shared = [book for book in sorted(self._books) if book in neighbour.books]
-            roots = tuple(BookRoot(book=book, root=self._roots[book][1]) for book in shared if book in self._roots)
-            self._send(peer, Roots(moment_us=now, epoch=epoch, roots=roots))
+            roots: list[BookRoot] = []
+            for book in sorted(neighbour.books):
+                of, root = self._roots.get(book, (-1, b""))
+                if of == epoch and neighbour.told.get(book) != root:
+                    neighbour.told[book] = root
+                    roots.append(BookRoot(book=book, root=root))
+            self._send(peer, Roots(moment_us=now, epoch=epoch, roots=tuple(roots)))
 
-    def _compare_roots(self, book: bytes, now: Instant) -> None:
-        for neighbour in self._neighbours.values():
-            theirs, ours = neighbour.roots.get(book), self._roots.get(book)
-            if theirs and ours and theirs[0] == ours[0]:
-                self._root_compared(neighbour, book, now, equal=theirs[1] == ours[1])
-
-    def _root_compared(self, neighbour: Neighbour, book: bytes, now: Instant, *, equal: bool) -> None:
-        self._out.append(Count(code="roots-equal" if equal else "roots-differ"))
-        if not equal:
+    def _compare_roots(self, neighbour: Neighbour, book: bytes, now: Instant) -> None:
+        epoch, ours = self._roots.get(book, (-1, b""))
+        theirs = neighbour.roots.get(book)
+        if theirs is None or neighbour.roots_epoch != epoch:
+            return
+        self._out.append(Count(code="roots-equal" if theirs == ours else "roots-differ"))
+        if theirs != ours:
             self._reconciler.hasten(neighbour, book, now)
 
     # --- neighbours -----------------------------------------------------------------------------------------
@@ -228,23 +227,19 @@ class Market:
         if peer == self._me or (peer not in self._neighbours and len(self._neighbours) >= PEERS_MAX):
             self._out.append(Count(code="neighbour-refused"))
             return
+        self._down(peer)
         self._neighbours[peer] = Neighbour(peer, now)
         ordered = sorted(self._neighbours.items())  # once here, so that nobody has to when messages pass
         self._neighbours.clear()
         self._neighbours.update(ordered)
-        self._hello(peer, now)
+        self._out.append(self._greeter.hello(peer, now))
 
     def _down(self, peer: PeerId) -> None:
-        gone = self._neighbours.pop(peer, None)
-        if gone is not None and gone.books & self._books.keys():
-            self._out.append(Shares(peer=peer, books=()))
-
-    def _tell_shared(self, neighbour: Neighbour) -> None:
-        """Who follows what decides who belongs to which article's mesh."""
-        self._out.append(Shares(peer=neighbour.peer, books=tuple(sorted(neighbour.books & self._books.keys()))))
-
-    def _hello(self, peer: PeerId, now: Instant) -> None:
-        self._send(peer, Hello(network=self._network.name, moment_us=now, books=self.books))
+        neighbour = self._neighbours.pop(peer, None)
+        if neighbour is not None:
+            self._reconciler.gone(neighbour)
+            if neighbour.books & self._books.keys():
+                self._out.append(Shares(peer=peer, books=()))
 
     def _follow(self, book: bytes, now: Instant) -> None:
         if book in self._books:
@@ -253,25 +248,18 @@ class Market:
             self._out.append(Count(code="books-full"))
             return
         self._books[book] = self._craft.book(self._clock)
-        for peer, neighbour in sorted(self._neighbours.items()):
-            self._hello(peer, now)
-            if book in neighbour.books:
-                neighbour.next_reconcile[book] = now
-                self._tell_shared(neighbour)
-        self._reconciler.sooner(now)
+        self._greeter.changed(now)
+        self._reconciler.follow(book, now)
 
     def _unfollow(self, book: bytes, now: Instant) -> None:
         left = self._books.pop(book, None)
         if left is None:
             return
-        for _, name in left.vector().items:
-            self._intake.drop(left.raw(name) or b"")
+        for raw in left.raws():
+            self._intake.drop(raw)
         self._roots.pop(book, None)
-        for peer, neighbour in sorted(self._neighbours.items()):
-            neighbour.part(book)
-            self._hello(peer, now)
-            if book in neighbour.books:
-                self._tell_shared(neighbour)
+        self._reconciler.leave(book)
+        self._greeter.changed(now)
 
     # --- frames ---------------------------------------------------------------------------------------------
 
@@ -307,15 +295,14 @@ class Market:
                 for raw, born in zip(frame.messages, neighbour.births(frame, now), strict=True):
                     self._take(neighbour, raw, now, None, born)
             case Ask():
-                self._spend(neighbour, _ASK_TOKENS, now)
                 self._book(frame.book)
                 self._out += self._reconciler.asked(neighbour, frame, now)
             case Answer():
-                session = self._reconciler.live(neighbour, frame.book, frame.session, Stage.COMPARING)
-                self._out += self._reconciler.answered(neighbour, session, frame.message, now)
+                session, effects = self._reconciler.answered(neighbour, frame, now)
+                self._out += effects
                 self._finish(neighbour, session, now)
             case Pull():
-                self._spend(neighbour, len(frame.ids), now)
+                self._spend(neighbour, len(frame.ids) // PULLS_PER_TOKEN, now)
                 book = self._book(frame.book)
                 found = (book.raw(name) for name in frame.ids)
                 messages = tuple(raw for raw in found if raw is not None)
@@ -344,24 +331,22 @@ class Market:
         neighbour.tells_time(hello.moment_us, now)
         books = frozenset(hello.books)
         for book in sorted(neighbour.books - books):
-            neighbour.part(book)
-        for book in sorted(books - neighbour.books):
-            if book in self._books:
-                neighbour.next_reconcile[book] = now
+            self._reconciler.part(neighbour, book)
+            neighbour.roots.pop(book, None)
+        shared = sorted(book for book in books - neighbour.books if book in self._books)
         neighbour.books = books
-        self._tell_shared(neighbour)
-        self._reconciler.sooner(now)
+        self._out.append(self._greeter.share(neighbour))
+        for book in shared:
+            self._reconciler.plan(neighbour, book, now)
         self._judge_clock()
 
     def _roots_in(self, neighbour: Neighbour, frame: Roots, now: Instant) -> None:
         neighbour.tells_time(frame.moment_us, now)
         self._judge_clock()
-        for one in frame.roots:
-            if one.book in self._books and one.book in neighbour.books:
-                neighbour.roots[one.book] = (frame.epoch, one.root)
-                ours = self._roots.get(one.book)
-                if ours and ours[0] == frame.epoch:
-                    self._root_compared(neighbour, one.book, now, equal=ours[1] == one.root)
+        neighbour.roots_epoch = frame.epoch
+        neighbour.roots.update((one.book, one.root) for one in frame.roots if one.book in neighbour.books)
+        for book in sorted(neighbour.roots):
+            self._compare_roots(neighbour, book, now)
 
     def _judge_clock(self) -> None:
         verdict = judge([one.offset_us() for one in self._neighbours.values()], self._clock)
@@ -377,22 +362,29 @@ class Market:
         if known is not None:
             neighbour.shows(known)
             self._duplicates += 1
-            if session is not None and known not in self._books[session.book]:
-                session.unchecked.add(known)  # another brought it, and it still waits for its signatures
+            if session is not None:
+                session.came(known)
+                if known not in self._books[session.book]:
+                    session.waits_for(known)  # another brought it, and it still waits for its signatures
             return
+        asked = False
         try:
             heard = self._intake.read(raw)
-            asked = session is not None and heard.id in session.asked
+            asked = session is not None and session.asks(heard.id)
             neighbour.shows(heard.id)
+            if session is not None:
+                session.came(heard.id)
             checks = self._intake.submit(heard, neighbour.peer, now, asked=asked, born=born)
         except Misbehaved as error:
             self._blame(neighbour.peer, error.code, error)
         except Ignore as error:
             self._out.append(Count(code=error.code))
+            if session is not None and asked and error.code in NO_ROOM:
+                session.whole = False
         else:
             self._checks += checks
             if session is not None and asked:
-                session.unchecked.add(heard.id)
+                session.waits_for(heard.id)
 
     def _checked(self, good: tuple[bytes, ...], bad: tuple[bytes, ...], now: Instant) -> None:
         judged: dict[bytes, list[bytes]] = {}
@@ -416,12 +408,11 @@ class Market:
             self._judged(book, names, now)
 
     def _judged(self, book: bytes, names: list[bytes], now: Instant) -> None:
-        for neighbour in tuple(self._neighbours.values()):
-            session = neighbour.sessions.get(book)
-            if session is not None:
-                for name in names:
-                    session.judged(name)
-                self._finish(neighbour, session, now)
+        """Messages of ``book`` have been judged: what waited for room may be asked for, what waited for that is done."""
+        for neighbour, session in self._reconciler.sessions(book):
+            session.judged(names, now)
+            self._out += self._reconciler.go_on(neighbour, session)
+            self._finish(neighbour, session, now)
 
     def _publish(self, message: bytes, now: Instant) -> None:
         try:
@@ -439,29 +430,22 @@ class Market:
             self._out.append(Blame(peer=peer_id_of(heard.body.signer), code="equivocation", sentence=sentence, penalty=100))
         if pulled and heard.key_epoch < self._clock.epoch(now):
             return
-        for neighbour in self._neighbours.values():
-            if heard.book in neighbour.books:
-                self._put(neighbour, heard, born)
-
-    def _put(self, neighbour: Neighbour, heard: Heard, born: Instant | None) -> None:
-        if not neighbour.put(heard.id, heard.raw, born):
-            self._out.append(Count(code="outbox-full"))
-        at = neighbour.flush_at()
-        if at is not None:
-            self._flush_at = min(self._flush_at, at) if self._waiting else at
-            self._waiting.add(neighbour.peer)
+        self._out += self._pusher.push(heard, born)
 
     # --- reconciliation -------------------------------------------------------------------------------------
 
     def _pulled_in(self, neighbour: Neighbour, frame: Pulled, now: Instant) -> None:
-        session = self._reconciler.live(neighbour, frame.book, frame.session, Stage.PULLING)
+        session = self._reconciler.live(neighbour, frame.book, frame.session)
+        if not session.awaits_messages:
+            raise Ignore("stale-answer", "nothing is awaited that was asked for")
         for raw in frame.messages:
             self._take(neighbour, raw, now, session)
         self._out += self._reconciler.pulled(neighbour, session, now)
+        self._out += self._reconciler.go_on(neighbour, session)
         self._finish(neighbour, session, now)
 
     def _finish(self, neighbour: Neighbour, session: Session, now: Instant) -> None:
-        for epoch in self._reconciler.finished(neighbour, session):
+        for epoch in self._reconciler.finished(neighbour, session, now):
             if epoch < (self._next_epoch or 0) and now <= self._clock.accept_by(epoch):
                 self._clear(session.book, epoch, now, again=True)
 
@@ -477,17 +461,4 @@ class Market:
         if self._checks:
             self._out.append(Check(items=tuple(self._checks)))
             self._checks = []
-        if not self._waiting or now < self._flush_at:
-            return
-        moments: list[Instant] = []
-        for peer in sorted(self._waiting):
-            neighbour = self._neighbours.get(peer)
-            if neighbour is not None:
-                for frame in neighbour.flush(now):
-                    self._out.append(SendFrame(peer=peer, frame=frame))
-            at = None if neighbour is None else neighbour.flush_at()
-            if at is None:
-                self._waiting.discard(peer)
-            else:
-                moments.append(at)
-        self._flush_at = min(moments, default=self._flush_at)
+        self._out += self._pusher.flush(now)

@@ -6,16 +6,17 @@ in sixteen, a small one is listed. The *initiator* learns what it lacks and what
 
 Source: "Negentropy Protocol V1", appendix of Nostr NIP-77; Aljoscha Meyer, "Range-Based Set Reconciliation" (2023).
 Fingerprint: SHA-256 of (sum of the ids as little-endian numbers modulo 2^256, and their count), 16 bytes. Sums over prefixes
-are kept, so a fingerprint of any range costs one subtraction and one hash.
+are kept by block, so a fingerprint of any range costs a few additions and one hash. A set that grows is an ``Index``.
 """
 
 import hashlib
-from bisect import bisect_left
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from wire.errors import Misbehaved
-from wire.limits import RECONCILE_FRAME_BYTES, RECONCILE_NEED_MAX, RECONCILE_ROUNDS_MAX
+from wire.limits import RECONCILE_BARREN_ROUNDS_MAX, RECONCILE_FRAME_BYTES, RECONCILE_NEED_MAX, RECONCILE_ROUNDS_MAX
 
 VERSION: Final = 0x61
 INFINITY: Final = (1 << 64) - 1
@@ -23,6 +24,10 @@ _SKIP, _FINGERPRINT, _LIST = 0, 1, 2
 _BUCKETS: Final = 16
 _SLACK_BYTES: Final = 200  # room for the fingerprint of all that no longer fits
 _MODULUS: Final = 1 << 256
+BLOCK_ITEMS: Final = 128
+
+Item = tuple[int, bytes]
+"""A key epoch and a 32-byte id."""
 
 Bound = tuple[int, bytes]
 """The exclusive end of a range: epoch (or infinity) and a prefix of an id. Compares like the items it separates."""
@@ -38,32 +43,88 @@ class BadReconciliation(Misbehaved):
         super().__init__("bad-reconciliation", sentence, penalty=20)
 
 
-class Vector:
-    """A sorted, unchanging set of (epoch, id)."""
+class Block:
+    """A sorted run of items that never changes; its prefix sums are added up when somebody first asks."""
 
-    def __init__(self, items: Iterable[tuple[int, bytes]]) -> None:
-        self.items = sorted(set(items))
-        total = 0
-        self._sums = [0]
-        for _, name in self.items:
-            total += int.from_bytes(name, "little")
-            self._sums.append(total)
+    __slots__ = ("_sums", "items", "total")
+
+    def __init__(self, items: list[Item], total: int | None = None) -> None:
+        self.items = items
+        self.total = sum(map(number_of, items)) if total is None else total
+        self._sums: list[int] | None = None
+
+    def sum_before(self, place: int) -> int:
+        """The sum of the ids before ``place``."""
+        if self._sums is None:
+            self._sums = list(accumulate(map(number_of, self.items), initial=0))
+        return self._sums[place]
+
+
+def number_of(item: Item) -> int:
+    """What an item adds to a sum."""
+    return int.from_bytes(item[1], "little")
+
+
+def blocks_of(items: list[Item]) -> list[Block]:
+    """Sorted, distinct ``items`` cut into blocks."""
+    return [Block(items[at : at + BLOCK_ITEMS]) for at in range(0, len(items), BLOCK_ITEMS)]
+
+
+class Vector:
+    """A sorted, unchanging set of (epoch, id): a list of blocks with what stands before each."""
+
+    def __init__(self, items: Iterable[Item] = (), blocks: list[Block] | None = None) -> None:
+        self._blocks = blocks_of(sorted(set(items))) if blocks is None else blocks
+        self._firsts = [one.items[0] for one in self._blocks]
+        self._starts = list(accumulate((len(one.items) for one in self._blocks), initial=0))
+        self._sums = list(accumulate((one.total for one in self._blocks), initial=0))
 
     def __len__(self) -> int:
-        return len(self.items)
+        return self._starts[-1]
+
+    def __iter__(self) -> Iterator[Item]:
+        for block in self._blocks:
+            yield from block.items
+
+    def __getitem__(self, index: int) -> Item:
+        number = bisect_right(self._starts, index) - 1
+        return self._blocks[number].items[index - self._starts[number]]
+
+    @property
+    def items(self) -> list[Item]:
+        """All of it, ascending."""
+        return list(self)
 
     def find(self, bound: Bound, least: int) -> int:
-        """The index of the first item not before ``bound``, searching from ``least``."""
-        return bisect_left(self.items, bound, least)
+        """The index of the first item not before ``bound``, at least ``least``."""
+        number = max(0, bisect_left(self._firsts, bound) - 1)
+        if number == len(self._blocks):
+            return least
+        return max(least, self._starts[number] + bisect_left(self._blocks[number].items, bound))
+
+    def names(self, lower: int, upper: int) -> list[bytes]:
+        """The ids from ``lower`` to before ``upper``."""
+        found: list[bytes] = []
+        number = max(0, bisect_right(self._starts, lower) - 1)
+        while lower + len(found) < upper:
+            first = lower + len(found) - self._starts[number]
+            found += [name for _, name in self._blocks[number].items[first : upper - self._starts[number]]]
+            number += 1
+        return found
+
+    def _sum_before(self, index: int) -> int:
+        number = bisect_right(self._starts, index) - 1
+        within = index - self._starts[number]
+        return self._sums[number] + (self._blocks[number].sum_before(within) if within else 0)
 
     def fingerprint(self, lower: int, upper: int) -> bytes:
         """16 bytes over the items from ``lower`` to before ``upper``."""
-        total = (self._sums[upper] - self._sums[lower]) % _MODULUS
+        total = (self._sum_before(upper) - self._sum_before(lower)) % _MODULUS
         return hashlib.sha256(total.to_bytes(32, "little") + varint(upper - lower)).digest()[:16]
 
     def between(self, index: int) -> Bound:
         """The shortest bound that separates the item at ``index`` from the one before it."""
-        (before, low), (epoch, high) = self.items[index - 1], self.items[index]
+        (before, low), (epoch, high) = self[index - 1], self[index]
         if before != epoch:
             return (epoch, b"")
         shared = next(place for place in range(32) if low[place] != high[place])
@@ -147,15 +208,18 @@ class _Writer:
     def listing(self, end: Bound, names: list[bytes]) -> None:
         self._range(end, _LIST, varint(len(names)) + b"".join(names))
 
-    def fits(self, more_bytes: int = 0) -> bool:
-        return len(self.data) + more_bytes <= self._limit
+    def room_bytes(self) -> int:
+        return max(0, self._limit - len(self.data))
+
+    def fits(self) -> bool:
+        return len(self.data) <= self._limit
 
 
 def _split(vector: Vector, lower: int, upper: int, end: Bound, out: _Writer) -> None:
     """Describe our items of one range more finely: sixteen fingerprints, or all ids when they are few."""
     count = upper - lower
     if count < 2 * _BUCKETS:
-        out.listing(end, [name for _, name in vector.items[lower:upper]])
+        out.listing(end, vector.names(lower, upper))
         return
     size, larger = divmod(count, _BUCKETS)
     at = lower
@@ -213,17 +277,13 @@ class _Walk:
         return upper
 
     def _compare(self, theirs: list[bytes], lower: int, upper: int) -> None:
-        ours = {name for _, name in self.vector.items[lower:upper]}
+        ours = set(self.vector.names(lower, upper))
         self.have += sorted(ours.difference(theirs))
         self.need += sorted(set(theirs).difference(ours))
 
     def _list(self, lower: int, upper: int, end: Bound) -> int:
-        room = lower
-        names: list[bytes] = []
-        while room < upper and self.out.fits(32 * (len(names) + 1)):
-            names.append(self.vector.items[room][1])
-            room += 1
-        self.out.listing(end if room == upper else self.vector.items[room], names)
+        room = min(upper, lower + self.out.room_bytes() // 32)
+        self.out.listing(end if room == upper else self.vector[room], self.vector.names(lower, room))
         return room
 
 
@@ -233,31 +293,55 @@ def respond(vector: Vector, message: bytes, limit_bytes: int = RECONCILE_FRAME_B
 
 
 class Initiator:
-    """The side that asks. ``have`` are ids the other lacks, ``need`` those we lack; complete once ``answer`` returns None."""
+    """The side that asks. ``have`` are ids the other lacks, ``need`` those we lack; complete once ``answer`` returns None, unless
+    it was ``cut_short`` by the bound of rounds.
+    """
 
     def __init__(self, vector: Vector, limit_bytes: int = RECONCILE_FRAME_BYTES) -> None:
         self._vector, self._limit = vector, limit_bytes
         self.rounds = 0
         self.have: set[bytes] = set()
         self.need: set[bytes] = set()
+        self.cut_short = False
+        self._barren = 0
+        self._fresh: list[bytes] = []
 
     def open(self) -> bytes:
-        """The first message."""
+        """The first message, which divides our set at once."""
         out = _Writer(self._limit)
         _split(self._vector, 0, len(self._vector), _END, out)
         return bytes(out.data)
 
+    def probe(self) -> bytes:
+        """Another first message, one fingerprint of everything: the shortest where the sets are probably equal."""
+        out = _Writer(self._limit)
+        out.fingerprint(_END, self._vector.fingerprint(0, len(self._vector)))
+        return bytes(out.data)
+
+    def fresh(self) -> list[bytes]:
+        """The ids we lack that have come to light since this was last asked."""
+        found, self._fresh = self._fresh, []
+        return found
+
     def answer(self, message: bytes) -> bytes | None:
-        """The next message after the responder's, or None when both sides are known. Raises ``BadReconciliation``, also when
-        the responder leads us on beyond the bounds of rounds or of ids.
+        """The next message after the responder's, or None when both sides are known or the rounds are used up. Raises
+        ``BadReconciliation``, also when the responder leads us on: round after round without an id, or with ids without bound.
         """
         self.rounds += 1
-        if self.rounds > RECONCILE_ROUNDS_MAX:
-            raise BadReconciliation(f"no end after {RECONCILE_ROUNDS_MAX} rounds")
+        known = len(self.have) + len(self.need)
         walk = _Walk(self._vector, self._limit, initiator=True)
         following = walk.run(message)
         self.have.update(walk.have)
-        self.need.update(walk.need)
+        for name in walk.need:
+            if name not in self.need:
+                self.need.add(name)
+                self._fresh.append(name)
         if len(self.need) > RECONCILE_NEED_MAX:
             raise BadReconciliation(f"more than {RECONCILE_NEED_MAX} ids are offered")
-        return None if len(following) == 1 else following
+        if len(following) == 1:
+            return None
+        self._barren = self._barren + 1 if len(self.have) + len(self.need) == known else 0
+        if self._barren >= RECONCILE_BARREN_ROUNDS_MAX:
+            raise BadReconciliation(f"{RECONCILE_BARREN_ROUNDS_MAX} rounds one after another have brought no id to light")
+        self.cut_short = self.rounds >= RECONCILE_ROUNDS_MAX
+        return None if self.cut_short else following

@@ -1,8 +1,10 @@
 """One relay neighbour as the market keeps it: what he follows and knows, what waits to go to him, how much he may send."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
+from orderbook.core.bucket import Bucket
 from orderbook.core.frames import FRAMES, Batch
 from orderbook.core.session import Session
 from wire.errors import Misbehaved
@@ -13,18 +15,30 @@ from wire.limits import (
     BATCH_MAX_ORDERS,
     BATCH_WINDOW_MAX_MS,
     BATCH_WINDOW_MIN_MS,
+    RECONCILE_BYTES_MAX,
+    RECONCILE_BYTES_PER_S,
+    RECONCILE_ROUNDS_BURST,
+    RECONCILE_ROUNDS_PER_S,
+    RECONCILE_TIMEOUT_MS,
     RELAY_KNOWN_IDS,
     RELAY_OUTBOX_MESSAGES,
     RELAY_TOKENS_MAX,
     RELAY_TOKENS_PER_S,
 )
-from wire.moments import MILLISECOND, SECOND, Instant, after
+from wire.moments import MILLISECOND, Instant, after
 
 _WINDOW_PER_MESSAGE_MS: Final = 5
 _SAMPLES: Final = 8
 _SAMPLES_TO_ACCUSE: Final = 3
 _FRAMING_BYTES: Final = 6  # of a message and of its age
-_NEVER: Final = Instant((1 << 63) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """When we last began to compare a book with him, and how much had ever come into it by then."""
+
+    at: Instant
+    changes: int
 
 
 class Neighbour:
@@ -34,31 +48,68 @@ class Neighbour:
         self.peer = peer
         self.books: frozenset[bytes] = frozenset()
         self.greeted = False
+        self.shared: tuple[bytes, ...] = ()
         self.sessions: dict[bytes, Session] = {}
         self.reconciled: set[bytes] = set()
-        self.next_reconcile: dict[bytes, Instant] = {}
-        self.roots: dict[bytes, tuple[int, bytes]] = {}
+        self.planned: dict[bytes, Instant] = {}
+        self.waiting: dict[bytes, None] = {}
+        self.compared: dict[bytes, Compared] = {}
+        self.roots: dict[bytes, bytes] = {}
+        self.roots_epoch = -1
+        self.told: dict[bytes, bytes] = {}
+        self.mute = False
+        self._blamed_at: Instant | None = None
         self._known: dict[bytes, None] = {}
         self._box: dict[bytes, tuple[bytes, Instant | None]] = {}
         self._box_bytes = 0
         self._window_ms = BATCH_WINDOW_MIN_MS
         self._last_batch: Instant | None = None
-        self._tokens = RELAY_TOKENS_MAX * SECOND
-        self._tokens_at = now
+        self._tokens = Bucket(RELAY_TOKENS_PER_S, RELAY_TOKENS_MAX, now)
+        self._bytes = Bucket(RECONCILE_BYTES_PER_S, RECONCILE_BYTES_MAX, now)
+        self._rounds = Bucket(RECONCILE_ROUNDS_PER_S, RECONCILE_ROUNDS_BURST, now)
         self._offsets: deque[int] = deque(maxlen=_SAMPLES)
 
     def part(self, book: bytes) -> None:
         """One of us has left ``book``."""
-        self.sessions.pop(book, None)
-        self.next_reconcile.pop(book, None)
         self.reconciled.discard(book)
-        self.roots.pop(book, None)
+        for table in (self.planned, self.waiting, self.compared, self.told):
+            table.pop(book, None)
 
-    def reconcile_due(self) -> Instant:
-        """When a session of ours with him hangs or the next one begins, the first of all; the end of time if never."""
-        moments = [one.deadline for one in self.sessions.values()]
-        moments += [at for book, at in self.next_reconcile.items() if book not in self.sessions]
-        return min(moments, default=_NEVER)
+    # --- comparing ------------------------------------------------------------------------------------------
+
+    def begins(self, session: Session, changes: int, now: Instant) -> None:
+        """We begin to compare a book with him."""
+        self.sessions[session.book] = session
+        self.compared[session.book] = Compared(now, changes)
+
+    def grown(self, book: bytes, changes: int) -> bool:
+        """Whether anything has come into our ``book`` since we last began to compare it with him."""
+        last = self.compared.get(book)
+        return last is None or last.changes != changes
+
+    def compares(self, size_bytes: int, now: Instant) -> bool:
+        """Charge one message of a comparison, whoever began it. False, and nothing charged, when that is beyond all need."""
+        return self._rounds.spend(1, now) and self._bytes.spend(size_bytes, now)
+
+    def is_told(self, size_bytes: int, now: Instant) -> None:
+        """Charge the answer to such a message."""
+        self._bytes.charge(size_bytes, now)
+
+    def may_compare(self, now: Instant) -> bool:
+        """Whether so much of both budgets is left that we may go on without emptying his."""
+        return self._rounds.well_filled(now) and self._bytes.well_filled(now)
+
+    def speaks(self) -> None:
+        """He has answered."""
+        self.mute = False
+
+    def keeps_silent(self, now: Instant) -> bool:
+        """He has let a comparison of ours hang. Whether that is to be held against him: once for all that hang together."""
+        self.mute = True
+        if self._blamed_at is not None and now < after(self._blamed_at, RECONCILE_TIMEOUT_MS * MILLISECOND):
+            return False
+        self._blamed_at = now
+        return True
 
     # --- what he knows, and what goes to him ----------------------------------------------------------------
 
@@ -119,13 +170,7 @@ class Neighbour:
 
     def spend(self, tokens: int, now: Instant) -> bool:
         """Take ``tokens`` from his bucket; False when he sends faster than anyone needs to."""
-        passed = max(0, now - self._tokens_at)
-        self._tokens_at = now
-        self._tokens = min(RELAY_TOKENS_MAX * SECOND, self._tokens + passed * RELAY_TOKENS_PER_S)
-        if self._tokens < tokens * SECOND:
-            return False
-        self._tokens -= tokens * SECOND
-        return True
+        return self._tokens.spend(tokens, now)
 
     # --- what time he has -----------------------------------------------------------------------------------
 

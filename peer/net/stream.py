@@ -112,8 +112,8 @@ class FramedStream:
 
     async def _pump(self) -> None:
         buffer = bytearray()
+        deadline = math.inf
         while True:
-            deadline = trio.current_time() + FRAME_TIMEOUT_S if buffer else math.inf
             with trio.CancelScope(deadline=deadline) as scope:
                 try:
                     buffer += await self._raw.read(STREAM_READ_BYTES)
@@ -125,9 +125,13 @@ class FramedStream:
                     raise self._closed() from None
             if scope.cancelled_caught:
                 raise Misbehaved("frame-too-slow", "the peer began a frame and did not end it")
-            self._take_frames(buffer)
+            if self._take_frames(buffer) or deadline == math.inf:  # a byte now and then is no progress, a whole frame is
+                deadline = trio.current_time() + FRAME_TIMEOUT_S
+            if not buffer:
+                deadline = math.inf
 
-    def _take_frames(self, buffer: bytearray) -> None:
+    def _take_frames(self, buffer: bytearray) -> int:
+        """Hand on the whole frames in ``buffer`` and leave the rest; returns the bytes that went."""
         start = 0
         while len(buffer) - start >= _LENGTH_BYTES:
             length = int.from_bytes(buffer[start : start + _LENGTH_BYTES], "big")
@@ -142,6 +146,7 @@ class FramedStream:
         del buffer[:start]
         if self._buffered_bytes > STREAM_BUFFER_MAX_BYTES:
             raise Misbehaved("stream-overflow", "the peer sent more than it was asked for", penalty=5)
+        return start
 
     def _closed(self) -> StreamClosed:
         return StreamClosed("stream-closed", "the peer ended the stream or the connection is gone")

@@ -118,6 +118,29 @@ async def test_a_frame_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPat
         await until(lambda: counter(hub, "frame-too-slow") == 1)
 
 
+async def test_a_frame_that_comes_byte_by_byte_is_given_up_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes never stop, but a frame has one deadline from its first byte on; whole frames before it do not count."""
+    monkeypatch.setattr("peer.net.stream.FRAME_TIMEOUT_S", 0.3)
+    async with hosts(2) as (hub, bad):
+        hub.serve(ECHO, echo)
+        await join(hub, bad)
+        stream = await raw_stream(bad, hub, ECHO)
+        await stream.write((3).to_bytes(4, "big") + b"yes" + (500).to_bytes(4, "big"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trickle, stream)
+            await until(lambda: counter(hub, "frame-too-slow") == 1)
+            nursery.cancel_scope.cancel()
+        await still_serves(hub)
+
+
+async def trickle(stream: Any) -> None:
+    """A byte, and another, as long as anybody takes them."""
+    with contextlib.suppress(Exception):
+        while True:
+            await stream.write(b"x")
+            await trio.sleep(0.02)  # the pace of the attack
+
+
 async def test_a_peer_that_sends_far_ahead_loses_the_stream_not_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.net.stream.STREAM_BUFFER_MAX_BYTES", 1 << 20)
     stuck = trio.Event()

@@ -1,18 +1,33 @@
 """What counts in an epoch: the freeze, supersession, closes, retention, roots, and bounds."""
 
 import random
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orderbook.core.auction import clear
 from orderbook.core.book import Book
-from orderbook.core.messages import Close, Heard, Side, read, seal_close, seal_order
-from tests.orderbook.test_messages import order
+from orderbook.core.evidence import proof_of
+from orderbook.core.messages import (
+    Close,
+    Heard,
+    Side,
+    account_hash_of,
+    read,
+    seal_close,
+    seal_order,
+    seal_proof,
+    sign_match,
+)
+from tests.orderbook.test_messages import match, order
 from tests.orderbook.world import BOOK, EPOCH, at, key
 from wire.digest import plain
 from wire.errors import Ignore
+from wire.limits import OWNER_CLOSES_MAX, OWNER_ORDERS_MAX, OWNER_PROOFS_MAX
 from wire.network import REGTEST
 
 CLOCK = REGTEST.clock
@@ -152,3 +167,126 @@ def test_arrival_order_changes_nothing(shapes: list[tuple[int, int, int, int, in
     again = [*messages, *messages]
     dice.shuffle(again)
     assert after(again) == first_view
+
+
+# --- bounds ------------------------------------------------------------------------------------------------
+
+
+def kept(book: Book) -> set[bytes]:
+    return {name for _, name in book.vector().items}
+
+
+def test_an_owner_keeps_so_many_orders_of_a_slot_and_epoch_the_greatest_ones() -> None:
+    assert OWNER_ORDERS_MAX == 8
+    book = Book(CLOCK)
+    many = [heard(1, sequence=sequence) for sequence in range(OWNER_ORDERS_MAX + 3)]
+    elsewhere = [
+        heard(1, slot=1),
+        heard(1, side=Side.SELL),
+        heard(2),
+        heard(1, first_epoch=EPOCH + 2),
+        closing(many[0], EPOCH + 1),
+    ]
+    for one in elsewhere:
+        book.admit(one, at(), asked=False)
+    for one in many[1:-2]:
+        book.admit(one, at(), asked=False)
+    assert len(book) == OWNER_ORDERS_MAX + 5
+    assert book.outranked() == ()
+    assert why(book, many[0], at()) == "outranked"
+    assert why(book, many[0], at(), asked=True) == "outranked"
+    book.admit(many[-1], at(), asked=False)
+    assert book.outranked() == (many[1].raw,)
+    assert book.outranked() == ()
+    book.admit(many[-2], at(), asked=False)
+    assert book.outranked() == (many[2].raw,)
+    assert kept(book) == {one.id for one in (*many[3:], *elsewhere)}
+    assert ids(book, EPOCH + 1) == {many[-1].id, elsewhere[0].id, elsewhere[1].id, elsewhere[2].id}
+    book.forget(EPOCH + 62)
+    assert kept(book) == {elsewhere[3].id}
+
+
+def test_closes_and_proofs_have_bounds_of_their_own() -> None:
+    assert (OWNER_CLOSES_MAX, OWNER_PROOFS_MAX) == (128, 8)
+    book = Book(CLOCK)
+    closes = sorted(
+        (read(REGTEST, seal_close(key(1), REGTEST, replace(CLOSE, order=bytes([number]) * 32))) for number in range(130)),
+        key=lambda one: one.id,
+    )
+    for one in closes[2:]:
+        book.admit(one, at(), asked=False)
+    book.admit(closing(heard(2), EPOCH + 1, owner=2), at(), asked=False)
+    assert why(book, closes[0], at()) == "outranked"
+    assert len(book) == OWNER_CLOSES_MAX + 1
+    proofs = sorted((a_proof(number) for number in range(10)), key=lambda one: one.id)
+    for one in proofs[:8]:
+        book.admit(one, at(), asked=False)
+    book.admit(proofs[9], at(), asked=False)
+    assert book.outranked() == (proofs[0].raw,)
+    assert why(book, proofs[0], at()) == "outranked"
+
+
+CLOSE = Close(network="regtest", book=BOOK, order=bytes(32), epoch=EPOCH + 1, owner=key(1).public)
+
+
+def a_proof(number: int) -> Heard:
+    cheat = key(9)
+    signed = [(one, sign_match(cheat, one, Side.SELL)) for one in (match(), match(buy=bytes([number]) * 32, sell_from=1))]
+    return read(REGTEST, seal_proof(REGTEST, proof_of(cheat.public, Side.SELL, *signed)))
+
+
+def test_what_an_owner_keeps_is_a_function_of_the_set() -> None:
+    """However his flood arrives, all books keep the same of it: bounds by rank do not make roots differ."""
+    dice = random.Random(4)
+    many = [heard(1, sequence=dice.randrange(12), quantity=1 + number) for number in range(30)]
+    ends = set()
+    for _ in range(5):
+        dice.shuffle(many)
+        book = Book(CLOCK)
+        for one in (*many, *many[::-1]):
+            with suppress(Ignore):
+                book.admit(one, at(), asked=True)
+        ends.add((book.root(EPOCH + 1), frozenset(kept(book)), frozenset(ids(book, EPOCH + 1))))
+    assert len(ends) == 1
+
+
+def test_a_full_book_still_takes_what_replaces() -> None:
+    book = Book(CLOCK, most=OWNER_ORDERS_MAX)
+    for sequence in range(OWNER_ORDERS_MAX):
+        book.admit(heard(1, sequence=sequence), at(), asked=False)
+    assert why(book, heard(2), at()) == "book-full"
+    book.admit(heard(1, sequence=99), at(), asked=False)
+    assert len(book) == OWNER_ORDERS_MAX
+
+
+def test_changes_count_what_came() -> None:
+    book = Book(CLOCK)
+    one = heard()
+    book.admit(one, at(), asked=False)
+    assert book.changes == 1
+    assert why(book, one, at()) == "duplicate"
+    assert book.changes == 1
+    book.forget(EPOCH + 99)
+    assert book.changes == 1
+    assert list(book.raws()) == []
+    assert book.raw(one.id) is None
+
+
+def test_free_books_trade_at_nothing_and_only_there() -> None:
+    """A free book is a book of its own: all its prices are 0, and the auction gives that price."""
+    book = Book(CLOCK)
+    buy, sell = heard(1, price_msat=0), heard(2, price_msat=0, side=Side.SELL)
+    for one in (buy, sell):
+        book.admit(one, at(), asked=False)
+    (fill,) = clear(*book.eligible(EPOCH + 1), 7)
+    assert (fill.buy.id, fill.sell.id, fill.price_msat, fill.quantity) == (buy.id, sell.id, 0, 24)
+
+
+def test_avoid_lists_reach_the_auction_from_either_side() -> None:
+    shunned = (account_hash_of(key(2).public),)
+    for avoiding in (1, 2):
+        book = Book(CLOCK)
+        mine = (account_hash_of(key(1).public),)
+        book.admit(heard(1, avoid=shunned if avoiding == 1 else ()), at(), asked=False)
+        book.admit(heard(2, side=Side.SELL, avoid=mine if avoiding == 2 else ()), at(), asked=False)
+        assert clear(*book.eligible(EPOCH + 1), 7) == ()

@@ -531,7 +531,9 @@ def test_ready_alone_and_after_one_full_comparison() -> None:
 def test_unfollowed_books_are_forgotten(alone: Alone) -> None:
     message = raw_order()
     alone.do(Publish(message=message))
-    effects = alone.do(Unfollow(book=BOOK))
+    alone.do(Unfollow(book=BOOK))
+    alone.now = Instant(alone.now + 50_000)
+    effects = alone.do(Tick())
     assert [frame.books for _, frame in sent(effects, Hello)] == [()]
     assert alone.market.statistics()["messages"] == 0
     assert codes(alone.hear(Batch(messages=(message,)))) == ["unfollowed"]
@@ -543,6 +545,7 @@ def test_unfollowed_books_are_forgotten(alone: Alone) -> None:
 def test_different_roots_hasten_the_next_comparison(alone: Alone) -> None:
     ((_, ask),) = sent(alone.effects, Ask)
     alone.hear(Answer(book=BOOK, session=ask.session, message=b"\x61"))
+    alone.do(Publish(message=raw_order()))
     alone.now = Instant(REGTEST.clock.freeze(EPOCH) - 1_000)
     ((_, warm),) = sent(alone.do(Tick()), Ask)  # the one before the freeze
     alone.hear(Answer(book=BOOK, session=warm.session, message=b"\x61"))
@@ -625,10 +628,10 @@ def test_a_difference_seen_by_one_is_looked_into_by_both(alone: Alone) -> None:
     ((_, answer),) = sent(alone.hear(Ask(book=BOOK, session=9, message=differing)), Answer)
     assert len(answer.message) > 1
     assert sent(alone.do(Tick()), Ask) == []
-    due = alone.market.next_deadline()
-    assert due is not None
-    assert due <= alone.now + 500_000
-    alone.now = due
+    alone.now = Instant(at(ms=100) + 499_999)
+    assert sent(alone.do(Tick()), Ask) == []
+    alone.now = Instant(at(ms=100) + 500_000)
+    assert alone.market.next_deadline() == alone.now
     assert len(sent(alone.do(Tick()), Ask)) == 1
 
 
@@ -641,9 +644,14 @@ def test_who_follows_what_is_told_as_it_changes() -> None:
 
     assert told(one.meet(books=(second, third))) == [Shares(peer=PEER, books=())]
     assert told(one.do(Follow(book=BOOK))) == []
-    assert told(one.do(Follow(book=third))) == [Shares(peer=PEER, books=(third,))]
-    assert told(one.do(Follow(book=second))) == [Shares(peer=PEER, books=(second, third))]
-    assert told(one.do(Unfollow(book=third))) == [Shares(peer=PEER, books=(second,))]
+    for event, books in (
+        (Follow(book=third), (third,)),
+        (Follow(book=second), (second, third)),
+        (Unfollow(book=third), (second,)),
+    ):
+        assert told(one.do(event)) == []
+        one.now = Instant(one.now + 50_000)
+        assert told(one.do(Tick())) == [Shares(peer=PEER, books=books)]
     hello = Hello(network="regtest", moment_us=one.now, books=(BOOK,))
     assert told(one.hear(hello)) == [Shares(peer=PEER, books=(BOOK,))]
     assert told(one.do(NeighbourDown(peer=PEER))) == [Shares(peer=PEER, books=())]

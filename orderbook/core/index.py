@@ -1,0 +1,65 @@
+"""A growing set of (key epoch, id) for reconciliation: adding, taking old epochs out and taking a picture are all cheap.
+
+The items stand in blocks that never change. Adding one replaces one block by a copy with the item in it, so a picture
+(``vector``) is a copy of the list of blocks: who has begun to compare keeps the set as it was, whatever is added meanwhile.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+
+from orderbook.core.negentropy import BLOCK_ITEMS, Block, Item, Vector, blocks_of, number_of
+
+
+class Index:
+    """See the module. Every operation touches one block and the list of blocks."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._blocks = blocks_of(sorted(set(items)))
+        self._firsts = [one.items[0] for one in self._blocks]
+        self._picture: Vector | None = None
+
+    def __len__(self) -> int:
+        return sum(len(one.items) for one in self._blocks)
+
+    def _place(self, item: Item) -> tuple[int, int]:
+        """In which block, and where in it, ``item`` stands or would stand."""
+        number = max(0, bisect_right(self._firsts, item) - 1)
+        return number, bisect_left(self._blocks[number].items, item) if self._blocks else 0
+
+    def add(self, item: Item) -> None:
+        """Put ``item`` in, if it is not there."""
+        if not self._blocks:
+            self._replace(0, 0, [item])
+            return
+        number, place = self._place(item)
+        items = self._blocks[number].items
+        if place < len(items) and items[place] == item:
+            return
+        self._replace(number, 1, [*items[:place], item, *items[place:]], self._blocks[number].total + number_of(item))
+
+    def remove(self, item: Item) -> None:
+        """Take ``item`` out, if it is there."""
+        number, place = self._place(item)
+        items = self._blocks[number].items if self._blocks else []
+        if place < len(items) and items[place] == item:
+            self._replace(number, 1, items[:place] + items[place + 1 :], self._blocks[number].total - number_of(item))
+
+    def forget_before(self, epoch: int) -> None:
+        """Take out all items whose key epoch is less than ``epoch``: they are the first ones."""
+        number = max(0, bisect_left(self._firsts, (epoch, b"")) - 1)
+        if self._blocks:
+            items = self._blocks[number].items
+            self._replace(0, number + 1, items[bisect_left(items, (epoch, b"")) :])
+
+    def _replace(self, number: int, count: int, items: list[Item], total: int | None = None) -> None:
+        """``items``, whose ids add up to ``total`` if that is known, instead of ``count`` blocks from ``number`` on."""
+        blocks = [Block(items, total)] if 0 < len(items) < 2 * BLOCK_ITEMS else blocks_of(items)
+        self._blocks[number : number + count] = blocks
+        self._firsts[number : number + count] = [one.items[0] for one in blocks]
+        self._picture = None
+
+    def vector(self) -> Vector:
+        """The set as it is now; it stays so."""
+        if self._picture is None:
+            self._picture = Vector(blocks=list(self._blocks))
+        return self._picture

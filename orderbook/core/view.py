@@ -1,0 +1,180 @@
+"""What of one book counts in an epoch: the eligible orders and the root, as functions of the messages and of the epoch.
+
+``eligible_of`` and ``root_of`` say it plainly, over everything. A ``View`` carries the answer along from one epoch to the next:
+it looks again only at the slots that something has happened to, so a book in which nothing happens costs nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from orderbook.core.auction import Entry
+from orderbook.core.messages import Close, EquivocationProof, Heard, Order, Side
+from orderbook.core.negentropy import Item
+from wire.digest import plain
+from wire.limits import OWNER_SLOTS
+from wire.values import value
+
+Lane = tuple[bytes, int]
+"""An owner and what of his is bounded together: the orders of one side and slot, his closes, his proofs."""
+
+CLOSES: Final = 2 * OWNER_SLOTS
+PROOFS: Final = CLOSES + 1
+
+
+@value
+class Kept:
+    """A message of the book, with the first epoch for which it could be known."""
+
+    heard: Heard
+    known_epoch: int
+    entry: Entry | None
+    item: Item
+    lane: Lane
+
+    @property
+    def counts_from(self) -> int:
+        """The first epoch in which it counts."""
+        return max(self.item[0], self.known_epoch)
+
+
+Slots = Mapping[Lane, Mapping[bytes, Kept]]
+"""The orders of each lane by id."""
+Closes = Mapping[bytes, Mapping[bytes, Kept]]
+"""The closes of each order by id."""
+Eligible = tuple[tuple[Entry, ...], tuple[Entry, ...]]
+
+
+def lane_of(body: Order | Close | EquivocationProof) -> Lane:
+    """The lane of a message."""
+    if isinstance(body, Order):
+        return (body.owner, body.slot + (0 if body.side is Side.BUY else OWNER_SLOTS))
+    return (body.owner, CLOSES) if isinstance(body, Close) else (body.signer, PROOFS)
+
+
+def rank_of(heard: Heard) -> tuple[int, bytes]:
+    """Within one lane the greater supersedes."""
+    return (heard.body.sequence if isinstance(heard.body, Order) else 0, heard.id)
+
+
+def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: bool) -> Entry | None:
+    """The order of one slot that is eligible in ``epoch``, if there is one."""
+    counting = [one for one in orders if _counts(one, epoch, late=late)]
+    if not counting:
+        return None
+    newest = max(counting, key=lambda one: rank_of(one.heard))
+    order = newest.heard.body
+    if not isinstance(order, Order) or order.last_epoch < epoch:
+        return None
+    for close in closes.get(newest.heard.id, {}).values():
+        if close.lane[0] == order.owner and _counts(close, epoch, late=late):
+            return None
+    return newest.entry
+
+
+def _counts(kept: Kept, epoch: int, *, late: bool) -> bool:
+    return kept.item[0] <= epoch and (late or kept.known_epoch <= epoch)
+
+
+def eligible_of(slots: Slots, closes: Closes, epoch: int, *, late: bool) -> Eligible:
+    """The buys and the sells of ``epoch``, ascending by id."""
+    found = [standing_of(orders.values(), closes, epoch, late=late) for orders in slots.values()]
+    entries = sorted((one for one in found if one is not None), key=_entry_id)
+    return tuple(one for one in entries if one.side is Side.BUY), tuple(one for one in entries if one.side is Side.SELL)
+
+
+def root_of(kept: Iterable[Kept], epoch: int) -> bytes:
+    """32 bytes: BLAKE3 over the sorted ids of all messages that count in ``epoch``."""
+    return plain(b"".join(sorted(one.heard.id for one in kept if one.counts_from <= epoch)))
+
+
+def _entry_id(entry: Entry) -> bytes:
+    return entry.id
+
+
+class View:
+    """The answers of one book, carried along. It reads the book's own ``kept``, ``slots`` and ``closes``, and is told of every
+    message that comes or goes.
+    """
+
+    def __init__(self, kept: Mapping[bytes, Kept], slots: Slots, closes: Closes, epoch: int) -> None:
+        self._kept, self._slots, self._closes = kept, slots, closes
+        self.epoch = epoch
+        self._agenda: dict[int, set[Lane]] = {}
+        self._coming: dict[int, set[bytes]] = {}
+        self._touched: set[Lane] = set()
+        self._standing: dict[Lane, Entry] = {}
+        self._eligible: Eligible = ((), ())
+        self._names: list[bytes] = []
+        self._gone: set[bytes] = set()
+        self._root: bytes | None = None
+        for one in kept.values():
+            self.added(one)
+
+    def added(self, kept: Kept) -> None:
+        """A message has come into the book."""
+        self._coming.setdefault(kept.counts_from, set()).add(kept.heard.id)
+        body = kept.heard.body
+        if isinstance(body, Order):
+            self._look_again(kept.lane, kept.counts_from)
+            self._look_again(kept.lane, body.last_epoch + 1)
+            for close in self._closes.get(kept.heard.id, {}).values():
+                self._look_again(kept.lane, close.counts_from)
+        elif isinstance(body, Close) and body.order in self._kept:
+            self._look_again(self._kept[body.order].lane, kept.counts_from)
+
+    def _look_again(self, lane: Lane, epoch: int) -> None:
+        self._agenda.setdefault(epoch, set()).add(lane)
+
+    def dropped(self, kept: Kept) -> None:
+        """A message has left the book."""
+        self._gone.add(kept.heard.id)
+        body = kept.heard.body
+        if isinstance(body, Order):
+            self._touched.add(kept.lane)
+        elif isinstance(body, Close) and body.order in self._kept:
+            self._touched.add(self._kept[body.order].lane)
+
+    def eligible(self, epoch: int) -> Eligible:
+        """The buys and sells of ``epoch``, which is not before ``self.epoch``."""
+        self.epoch = epoch
+        for due in [one for one in self._agenda if one <= epoch]:
+            self._touched |= self._agenda.pop(due)
+        left, come = set[bytes](), list[Entry]()
+        for lane in self._touched:
+            before = self._standing.pop(lane, None)
+            now = standing_of(self._slots.get(lane, {}).values(), self._closes, epoch, late=False)
+            if now is not None:
+                self._standing[lane] = now
+            if now is not before:
+                if before is not None:
+                    left.add(before.id)
+                if now is not None:
+                    come.append(now)
+        self._touched.clear()
+        if left or come:
+            buys, sells = self._eligible
+            self._eligible = _changed(buys, Side.BUY, left, come), _changed(sells, Side.SELL, left, come)
+        return self._eligible
+
+    def root(self, epoch: int) -> bytes:
+        """The root of ``epoch``, which is not before ``self.epoch``."""
+        self.epoch = epoch
+        if self._gone:
+            self._names = [one for one in self._names if one not in self._gone]
+            self._gone.clear()
+            self._root = None
+        for due in [one for one in self._coming if one <= epoch]:
+            self._names += [one for one in self._coming.pop(due) if one in self._kept and self._kept[one].counts_from == due]
+            self._root = None
+        if self._root is None:
+            self._names.sort()  # nearly sorted: one merge of what was there and what has come
+            self._root = plain(b"".join(self._names))
+        return self._root
+
+
+def _changed(before: tuple[Entry, ...], side: Side, left: set[bytes], come: list[Entry]) -> tuple[Entry, ...]:
+    """``before`` without ``left`` and with ``come``, in order: two sorted runs, so sorting is one merge."""
+    entries = [one for one in before if one.id not in left]
+    entries += sorted((one for one in come if one.side is side), key=_entry_id)
+    entries.sort(key=_entry_id)
+    return tuple(entries)
