@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orderbook.core.negentropy import BadReconciliation, Initiator, Vector, respond, varint
-from wire.limits import RECONCILE_ROUNDS_MAX
+from wire.limits import RECONCILE_BARREN_ROUNDS_MAX
 
-VECTORS = Path(__file__).parent / "vectors" / "negentropy.json"
+VECTORS = Path(__file__).parents[1] / "vectors" / "orderbook" / "negentropy.json"
+REFERENCE = json.loads(VECTORS.read_text())
 EMPTY = bytes.fromhex("6100000200")
 
 
@@ -31,19 +32,43 @@ def reconcile(ours: Vector, theirs: Vector, limit: int = 10**9) -> tuple[Initiat
     return initiator, said
 
 
-@pytest.mark.parametrize("case", json.loads(VECTORS.read_text())["transcripts"], ids=lambda case: str(case["common"]))
-def test_transcripts_of_the_reference(case: dict[str, Any]) -> None:
+def sets_of(case: dict[str, Any]) -> tuple[Vector, Vector]:
+    """The initiator's and the responder's set of a case."""
+
     def item(number: int) -> tuple[int, bytes]:
         drawn = int.from_bytes(hashlib.sha256(b"epoch%d" % number).digest()[:4], "big")
         return (880_000_000 + drawn % case["epochs"], name(number))
 
     first, second, both = case["only_initiator"], case["only_responder"], case["common"]
     ours = [*range(first), *range(first + second, first + second + both)]
-    theirs = range(first, first + second + both)
-    initiator, said = reconcile(Vector(map(item, ours)), Vector(map(item, theirs)))
+    return Vector(map(item, ours)), Vector(map(item, range(first, first + second + both)))
+
+
+@pytest.mark.parametrize("case", REFERENCE["transcripts"], ids=lambda case: str(case["common"]))
+def test_transcripts_of_the_reference(case: dict[str, Any]) -> None:
+    first, second = case["only_initiator"], case["only_responder"]
+    initiator, said = reconcile(*sets_of(case))
     assert [_shown(one) for one in said] == case["messages"]
     assert initiator.have == {name(number) for number in range(first)}
     assert initiator.need == {name(number) for number in range(first, first + second)}
+
+
+@pytest.mark.parametrize("case", REFERENCE["limited"], ids=lambda case: f"{case['common']}-{case['limit']}")
+def test_conversations_with_the_reference_under_a_frame_limit(case: dict[str, Any]) -> None:
+    """Every message of ours is the one that the reference understood; with its answers we find both differences."""
+    first, second = case["only_initiator"], case["only_responder"]
+    ours, theirs = sets_of(case)
+    initiator = Initiator(ours, case["limit"])
+    message: bytes | None = initiator.open()
+    for asked, answered in zip(case["ours_asks"][::2], case["ours_asks"][1::2], strict=True):
+        assert message is not None
+        assert message.hex() == asked
+        message = initiator.answer(bytes.fromhex(answered))
+    assert message is None
+    assert initiator.have == {name(number) for number in range(first)}
+    assert initiator.need == {name(number) for number in range(first, first + second)}
+    for asked, answered in zip(case["reference_asks"][::2], case["reference_asks"][1::2], strict=True):
+        assert respond(theirs, bytes.fromhex(asked), case["limit"]).hex() == answered
 
 
 def _shown(message: bytes) -> str:
@@ -123,7 +148,7 @@ def test_a_responder_cannot_lead_on_for_ever() -> None:
     initiator = Initiator(vector)
     initiator.open()
     lie = b"\x61\x00\x00\x01" + bytes(16)
-    for _ in range(RECONCILE_ROUNDS_MAX):
+    for _ in range(RECONCILE_BARREN_ROUNDS_MAX - 1):
         assert initiator.answer(lie) is not None
     with pytest.raises(BadReconciliation):
         initiator.answer(lie)
