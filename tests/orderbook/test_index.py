@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from orderbook.core.book import Book
 from orderbook.core.index import Index
-from orderbook.core.messages import Heard
+from orderbook.core.messages import Heard, Side
 from orderbook.core.negentropy import BLOCK_ITEMS, Block, Item, Vector
-from orderbook.core.view import eligible_of, root_of
+from orderbook.core.view import CLOSES, PROOFS, eligible_of, lane_of, root_of
 from tests.orderbook.test_book import closing, heard
 from tests.orderbook.test_negentropy import name
 from tests.orderbook.world import EPOCH, at
@@ -186,3 +186,31 @@ def test_nothing_is_computed_again_while_nothing_changes() -> None:
     book.forget(EPOCH + 12)
     assert book._view is None  # nobody has asked for three epochs
     assert book.eligible(EPOCH + 12) == first
+
+
+def test_lanes_are_apart() -> None:
+    assert (CLOSES, PROOFS) == (16, 17)
+    orders = {lane_of(heard(1, slot=slot, side=side).body) for slot in range(8) for side in (Side.BUY, Side.SELL)}
+    assert {number for _, number in orders} == set(range(16))
+
+
+def test_nothing_is_left_of_what_is_forgotten() -> None:
+    book = Book(REGTEST.clock)
+    one = heard(1)
+    for message in (one, closing(one, EPOCH + 1), closing(one, EPOCH + 2)):
+        book.admit(message, at(), asked=False)
+    book.forget(EPOCH + 62)
+    assert len(book) == 1
+    assert list(book._closes) == [one.id]
+    book.forget(EPOCH + 63)
+    assert (book._kept, book._slots, book._closes, book._by_key) == ({}, {}, {}, {})
+
+
+def test_blocks_split_when_they_have_twice_their_size() -> None:
+    assert BLOCK_ITEMS == 128
+    index = Index((0, number.to_bytes(32, "big")) for number in range(128))
+    for number in range(128, 255):
+        index.add((0, number.to_bytes(32, "big")))
+    assert [len(one.items) for one in index._blocks] == [255]
+    index.add((0, (255).to_bytes(32, "big")))
+    assert [len(one.items) for one in index._blocks] == [128, 128]

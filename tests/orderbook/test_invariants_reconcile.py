@@ -17,7 +17,7 @@ from orderbook.core.negentropy import INFINITY, BadReconciliation, Initiator, Ve
 from tests.orderbook.test_market import OTHER, PEER, Alone, codes, raw_order, sent
 from tests.orderbook.test_negentropy import name
 from tests.orderbook.world import BOOK, EPOCH, World, at, key
-from wire.effects import Blame
+from wire.effects import Blame, Count
 from wire.keys import verify
 from wire.limits import (
     BATCH_MAX_ORDERS,
@@ -536,3 +536,104 @@ def test_i17_a_number_beyond_all_is_infinity() -> None:
     assert respond(vector, message)[:1] == b"\x61"
     with pytest.raises(BadReconciliation):
         respond(vector, b"\x61" + b"\xff" * 10 + b"\x7f\x00\x00")
+
+
+# --- one step before and after each bound ------------------------------------------------------------------
+
+
+def test_half_may_be_missing_and_not_one_more(alone: Alone) -> None:
+    ask = ask_of(alone.effects)
+    raws = [raw_order(number) for number in (1, 2)]
+    names = [*(read(REGTEST, one).id for one in raws), name(1), name(2)]
+    alone.hear(Answer(book=BOOK, session=ask.session, message=listing(names)))
+    effects = alone.hear(Pulled(book=BOOK, session=ask.session, messages=tuple(raws)))
+    assert [(one.code, one.amount) for one in effects if isinstance(one, Count)] == [("undelivered", 2)]
+    alone.verify(effects)
+    assert alone.market.ready(BOOK)
+
+
+def test_every_sign_of_life_gives_more_time(alone: Alone) -> None:
+    alone.do(Publish(message=raw_order(9)))
+    ask = ask_of(alone.effects)
+    go_on = b"\x61\x00\x00\x01" + bytes(16)
+    for _ in range(4):
+        alone.now = Instant(alone.now + 2_900_000)
+        assert "reconcile-timeout" not in codes(alone.do(Tick()))
+        assert len(sent(alone.hear(Answer(book=BOOK, session=ask.session, message=go_on)), Ask)) == 1
+    raw = raw_order(1, first_epoch=EPOCH + 2, last_epoch=EPOCH + 20)
+    alone.hear(Answer(book=BOOK, session=ask.session, message=listing([read(REGTEST, raw).id])))
+    alone.now = Instant(alone.now + 2_900_000)
+    effects = alone.hear(Pulled(book=BOOK, session=ask.session, messages=(raw,)))
+    assert "reconcile-timeout" not in codes(effects)
+    alone.verify(effects)
+    assert alone.market.ready(BOOK)
+
+
+def test_a_first_comparison_that_hung_is_tried_again_after_the_interval(alone: Alone) -> None:
+    first = ask_of(alone.effects)
+    alone.now = Instant(alone.now + 3_000_000)
+    assert codes(alone.do(Tick())).count("reconcile-timeout") == 1
+    begun = Instant(alone.now)
+    again: list[Any] = []
+    while not again:
+        due = alone.market.next_deadline()
+        assert due is not None
+        alone.now = due
+        again = sent(alone.do(Tick()), Ask)
+    assert begun < alone.now <= begun + 4_000_000
+    assert again[0][1].session > first.session
+
+
+def test_what_was_cut_short_goes_on_at_once_if_it_brought_anything(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.negentropy.RECONCILE_ROUNDS_MAX", 1)
+    ask, raw = ask_of(alone.effects), raw_order()
+    cut = listing([read(REGTEST, raw).id], b"\x02\x00") + b"\x00\x00\x01" + bytes(16)
+    alone.hear(Answer(book=BOOK, session=ask.session, message=cut))
+    effects = alone.hear(Pulled(book=BOOK, session=ask.session, messages=(raw,)))
+    assert sent(effects, Ask) == []
+    following = ask_of(alone.verify(effects))
+    assert following.session == ask.session + 1
+    assert not alone.market.ready(BOOK)
+    barren = b"\x61\x00\x00\x01" + bytes(16)
+    assert sent(alone.hear(Answer(book=BOOK, session=following.session, message=barren)), Ask) == []
+    assert not alone.market.ready(BOOK)  # cut short again, and it brought nothing: by lot, later
+
+
+def test_barren_rounds_are_counted_one_after_another() -> None:
+    """A round that brings an id to light, ours or his, begins the count anew."""
+    assert RECONCILE_BARREN_ROUNDS_MAX == 32
+    barren = b"\x61\x00\x00\x01" + bytes(16)
+    initiator = Initiator(Vector((0, name(number)) for number in range(100)))
+    for number in range(3):
+        for _ in range(31):
+            assert initiator.answer(barren) is not None
+        assert initiator.answer(listing([name(900 + number)], b"\x02\x00") + barren[1:]) is not None
+    for _ in range(31):
+        assert initiator.answer(barren) is not None
+    with pytest.raises(BadReconciliation):
+        initiator.answer(barren)
+
+
+def test_a_message_is_filled_to_the_last_id_that_fits() -> None:
+    """A frame limit less the room for the closing fingerprint: ids go in while they fit, and the rest is one fingerprint."""
+    vector = Vector((0, name(number)) for number in range(100))
+    for more, count in ((-1, 9), (0, 10), (31, 10), (32, 11)):
+        answer = respond(vector, listing([]), 200 + 1 + 32 * 10 + more)
+        end = varint(1) + varint(32) + vector[count][1]  # the first that does not fit is the bound
+        assert answer.startswith(listing(vector.names(0, count), end))
+        assert answer.endswith(b"\x00\x00\x01" + vector.fingerprint(count, 100))
+    assert respond(vector, listing([]), 200 + 32 * 100 + 1) == listing(vector.names(0, 100))
+
+
+def test_waiting_books_get_as_many_places_as_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.reconciler.RECONCILE_SESSIONS_MAX", 3)
+    one = Alone()
+    books = tuple(bytes([number]) * 32 for number in range(7))
+    for book in books:
+        one.do(Follow(book=book))
+    begun = [frame for _, frame in sent(one.meet(books=books), Ask)]
+    assert len(begun) == 3
+    for ask in begun:
+        following = sent(one.hear(Answer(book=ask.book, session=ask.session, message=b"\x61")), Ask)
+        assert len(following) == 1
+        assert len(one.market._neighbours[PEER].sessions) == 3

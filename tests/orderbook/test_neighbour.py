@@ -245,3 +245,76 @@ def test_books_in_which_nothing_happens_cost_little() -> None:
     assert set(found) == {"Ask", "Answer", "Roots"}
     per_book_and_s = sum(found.values()) / 30 / 40
     assert 20 < per_book_and_s < 300
+
+
+# --- one more of everything --------------------------------------------------------------------------------
+
+
+def test_a_charge_comes_after_the_filling() -> None:
+    bucket = Bucket(10, 40, Instant(0))
+    assert bucket.spend(40, Instant(0))
+    bucket.charge(5, Instant(1_000_000))
+    assert bucket.spend(5, Instant(1_000_000))
+    assert not bucket.spend(1, Instant(1_099_999))
+    tiny = Bucket(1_000_000, 1, Instant(0))
+    assert tiny.spend(1, Instant(0))
+    assert not tiny.spend(1, Instant(0))  # no time, no token
+    slow = Bucket(1, 1, Instant(0))
+    slow.charge(9, Instant(0))
+    assert not slow.spend(1, Instant(999_999))
+    assert slow.spend(1, Instant(1_000_000))
+
+
+def test_what_was_put_once_is_not_put_again() -> None:
+    neighbour = Neighbour(PEER, at())
+    neighbour.put(b"a", b"xx")
+    neighbour.flush(at())
+    neighbour.put(b"a", b"xx")
+    assert neighbour.flush_at() is None
+
+
+def test_a_flushed_box_is_empty_to_the_byte() -> None:
+    neighbour = Neighbour(PEER, at())
+    for number in range(3):
+        neighbour.flush(Instant(at() + 100_000 * number))
+        assert neighbour._box_bytes == 0
+        for _ in range(2):
+            neighbour.put(bytes([number]), b"x" * 30)
+            assert neighbour._box_bytes == 36
+
+
+def test_one_early_clock_is_believed_at_once_a_late_one_after_three() -> None:
+    for first, verdict in ((0, 0), (7, 7), (-1, None)):
+        neighbour = Neighbour(PEER, at())
+        assert neighbour.offset_us() is None
+        neighbour.tells_time(at() + first, at())
+        assert neighbour.offset_us() == verdict
+    for _ in range(2):
+        neighbour.tells_time(at() - 9, at())
+    assert neighbour.offset_us() == -1
+    for _ in range(8):
+        neighbour.tells_time(at() - 9, at())
+    assert neighbour.offset_us() == -9
+
+
+def test_a_full_box_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.neighbour.RELAY_OUTBOX_MESSAGES", 2)
+    alone = Alone()
+    alone.do(Follow(book=BOOK))
+    alone.meet()
+    seen = [codes(alone.do(Publish(message=raw_order(number)))) for number in range(1, 5)]
+    assert seen == [[], [], [], ["outbox-full"]]  # the first left at once
+
+
+def test_nothing_is_known_of_a_stranger() -> None:
+    neighbour = Neighbour(PEER, at())
+    assert (neighbour.roots_epoch, neighbour.roots, neighbour.told, neighbour.mute) == (-1, {}, {}, False)
+    assert (neighbour.greeted, neighbour.books, neighbour.shared) == (False, frozenset(), ())
+    assert neighbour.grown(BOOK, 0)
+    assert neighbour.may_compare(at())
+    assert neighbour.keeps_silent(at())
+    assert neighbour.mute
+    assert not neighbour.keeps_silent(Instant(at() + 2_999_999))
+    assert neighbour.keeps_silent(Instant(at() + 3_000_000))
+    neighbour.speaks()
+    assert not neighbour.mute
