@@ -300,3 +300,38 @@ def test_a_delivered_message_of_a_liar_is_still_kept(alone: Alone) -> None:
     alone.verify(effects)
     assert alone.size() == 1
     assert not alone.market.ready(BOOK)
+
+
+def test_a_first_comparison_that_failed_is_planned_again_a_later_one_is_not(alone: Alone) -> None:
+    neighbour = alone.market._neighbours[PEER]
+    alone.hear(Answer(book=BOOK, session=ask_of(alone.effects).session, message=b"\x60"))
+    assert neighbour.planned == {BOOK: alone.now + 4_000_000}
+    again = ask_of(alone.do(Compare(book=BOOK, epoch=EPOCH, peer=PEER)))
+    alone.hear(Answer(book=BOOK, session=again.session, message=b"\x61"))
+    third = ask_of(alone.do(Compare(book=BOOK, epoch=EPOCH, peer=PEER)))
+    alone.hear(Answer(book=BOOK, session=third.session, message=b"\x60"))
+    assert neighbour.planned == {}
+
+
+def test_the_short_question_is_for_larger_books_that_were_equal_before(alone: Alone) -> None:
+    for number in range(1, 8):
+        alone.do(Publish(message=raw_order(number)))
+    divided = ask_of(alone.meet(OTHER))
+    alone.hear(Answer(book=BOOK, session=divided.session, message=b"\x61"), OTHER)
+    seven = ask_of(alone.do(Compare(book=BOOK, epoch=EPOCH, peer=OTHER)))
+    assert seven.message == divided.message
+    alone.hear(Answer(book=BOOK, session=seven.session, message=b"\x61"), OTHER)
+    alone.do(Publish(message=raw_order(8)))
+    eight = ask_of(alone.do(Compare(book=BOOK, epoch=EPOCH, peer=OTHER)))
+    assert eight.message[:4] == b"\x61\x00\x00\x01"
+    alone.do(NeighbourDown(peer=OTHER))
+    assert ask_of(alone.meet(OTHER)).message[:4] == b"\x61\x00\x00\x02"  # a stranger again
+
+
+def test_what_is_pushed_out_leaves_the_set_too() -> None:
+    book = Book(REGTEST.clock)
+    assert book.vector().items == []
+    many = [heard(1, sequence=sequence) for sequence in range(9)]
+    for one in many:
+        book.admit(one, at(), asked=False)
+    assert book.vector().items == sorted((EPOCH + 1, one.id) for one in many[1:])
