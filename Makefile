@@ -11,7 +11,7 @@ FIGURES := $(VENV)/.figures
 BENCHING := $(VENV)/.benching
 WALLETS := $(VENV)/.wallets
 
-.PHONY: install demo test check lint types floors format pins bench brute sim sim-check clean
+.PHONY: install demo test model check lint types floors format pins bench brute sim sim-check clean
 .DELETE_ON_ERROR:
 
 install: $(RUNTIME)
@@ -21,6 +21,10 @@ demo: $(RUNTIME)
 
 test: $(TESTING)
 	$(BIN)/python -m pytest $(TESTS)
+
+# The agreement of two and three nodes in every order of events; the tests explore the smaller of these worlds. Minutes.
+model: $(TESTING)
+	$(BIN)/python -m tests.orderbook.settings
 
 # What a maintainer runs before a commit.
 check: lint types floors test

@@ -32,7 +32,7 @@ import enum
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from orderbook.core.auction import Fill
+from orderbook.core.auction import Entry, Fill
 from orderbook.core.messages import Epoch, Match, Offset, Side
 from wire.canon import Choice, Hash32, Signature64, Size, record
 from wire.errors import Ignore
@@ -161,6 +161,11 @@ class Agreement:
     def order_id(self) -> bytes:
         """Our own order."""
         return self.fill.buy.id if self.side is Side.BUY else self.fill.sell.id
+
+    @property
+    def theirs(self) -> Entry:
+        """The other party's order."""
+        return self.fill.sell if self.side is Side.BUY else self.fill.buy
 
     @property
     def units(self) -> range:

@@ -10,7 +10,7 @@ from orderbook.core.events import Cleared, DeskEffect, DeskEvent, LetterIn, Miss
 from orderbook.core.line import Standing
 from orderbook.core.messages import Side
 from orderbook.core.pen import Pen
-from orderbook.core.reasons import SENTENCES, missed, unmatched
+from orderbook.core.reasons import CLOCK_SKEWED, SENTENCES, missed, unmatched
 from orderbook.core.talks import Talks
 from wire.keys import SecretKey
 from wire.moments import Instant
@@ -18,11 +18,16 @@ from wire.network import Network
 
 
 class Desk:
-    """Our orders and agreements. ``rows`` are those of the journal's table ``desk``."""
+    """Our orders and agreements. ``rows`` are those of the journal's table ``desk``.
 
-    def __init__(self, key: SecretKey, network: Network, rows: Mapping[bytes, bytes] | None = None) -> None:
+    ``run`` is drawn at random by whoever starts the node, at every start: no order of one run is ever written again by another,
+    though the journal is lost, or an old one comes back, or one key runs on two machines. An order written twice could be
+    signed twice.
+    """
+
+    def __init__(self, key: SecretKey, network: Network, rows: Mapping[bytes, bytes] | None = None, run: bytes = b"") -> None:
         self._clock = network.clock
-        self._pen = Pen(key, network, rows or {})
+        self._pen = Pen(key, network, rows or {}, run)
         self._talks = Talks(key, network, self._pen)
         self._epoch = -1
         self._out: list[DeskEffect] = []
@@ -65,8 +70,8 @@ class Desk:
         return out
 
     def resume(self, now: Instant) -> tuple[DeskEffect, ...]:
-        """After a restart nothing is owed: orders published before it are never signed for again."""
-        return tuple(self._pen.tidy(self._clock.epoch(now)))
+        """After a restart: say once more what we have confirmed. Orders published before it are never signed for again."""
+        return (*self._pen.tidy(self._clock.epoch(now)), *self._pen.owed(now))
 
     def next_deadline(self) -> Instant | None:
         """When ``Tick`` is due at the latest."""
@@ -104,11 +109,15 @@ class Desk:
             self._out += self._pen.write(line, now)
 
     def _cleared(self, view: Cleared, now: Instant) -> None:
+        self._out += self._pen.hush(view.book, self._clock.epoch(now), hushed=view.refusal == CLOCK_SKEWED)
         if not self._talks.cleared(view, now) or view.again:
             return
         filled = {one for fill in view.fills for one in (fill.buy.id, fill.sell.id)} if not view.refusal else set()
         for line in self._pen.sorted_lines():
             standing = line.standing
+            if line.book == view.book and line.wanted and view.refusal == CLOCK_SKEWED:
+                self._out.append(missed(line, view.epoch, CLOCK_SKEWED, SENTENCES[CLOCK_SKEWED]))
+                continue
             if line.book != view.book or line.wanted == 0 or standing is None or standing.id in filled:
                 continue
             if standing.order.first_epoch <= view.epoch and standing.signed_epoch is None:

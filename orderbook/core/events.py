@@ -233,4 +233,15 @@ class Missed:
     sentence: str
 
 
-DeskEffect = PublishOrder | Letter | CompareBooks | Agreed | Missed | Save | Count | Blame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoShow:
+    """A party that we were matched with let the time for signing pass, or refused for no reason that anybody can check. It cannot
+    be proved, and may be an accident: to be remembered here, for the ``avoid`` list of our own orders.
+    """
+
+    peer: PeerId
+    code: str
+    sentence: str
+
+
+DeskEffect = PublishOrder | Letter | CompareBooks | Agreed | Missed | NoShow | Save | Count | Blame

@@ -23,9 +23,14 @@ class Standing:
     id: bytes
     order: Order
     line: "Line"
-    closed: bool = False
+    close: bytes = b""
     signed_epoch: int | None = None
     signed_units: list[range] = field(default_factory=list)
+
+    @property
+    def closed(self) -> bool:
+        """Whether we have withdrawn it; ``close`` is the gossiped message that says so."""
+        return bool(self.close)
 
     def may_sign(self, epoch: int, units: range) -> bool:
         """One order, one epoch, each unit once."""

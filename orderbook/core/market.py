@@ -38,6 +38,7 @@ from orderbook.core.intake import NO_ROOM, Intake
 from orderbook.core.messages import CheckItem, EquivocationProof, Heard
 from orderbook.core.neighbour import Neighbour
 from orderbook.core.pusher import Greeter, Pusher
+from orderbook.core.reasons import CLOCK_SKEWED
 from orderbook.core.reconciler import Reconciler
 from orderbook.core.session import Session
 from wire.effects import Blame, Count
@@ -198,7 +199,7 @@ class Market:
 
     def _refusal(self, book: bytes) -> str:
         if self.skewed:
-            return "clock-skewed"
+            return CLOCK_SKEWED
         return "" if self.ready(book) else "not-ready"
 
     def _tell_roots(self, epoch: int, now: Instant) -> None:

@@ -193,15 +193,15 @@ class Neighbour:
         return [None if age == BATCH_AGE_MAX_MS else Instant(left - age * MILLISECOND) for age in batch.ages_ms]
 
     def offset_us(self) -> int | None:
-        """His clock less ours, or None while too little is known.
+        """His clock less ours, or None before he has told it.
 
         A frame's way makes him look late and never early, so the largest of the last samples is the nearest; and to
-        find him late takes several.
+        find him late takes several. Until then he counts as one who agrees, or a single fast neighbour would outvote all others.
         """
         if not self._offsets:
             return None
         best = max(self._offsets)
-        return best if best >= 0 or len(self._offsets) >= _SAMPLES_TO_ACCUSE else None
+        return best if best >= 0 or len(self._offsets) >= _SAMPLES_TO_ACCUSE else 0
 
 
 def _age_ms(born: Instant | None, now: Instant) -> int:

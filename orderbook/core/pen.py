@@ -3,20 +3,21 @@
 Rows of the journal's table ``desk``:
 
     sequence              8 bytes, big-endian: the first owner sequence not yet reserved; reserved in blocks of 1,000
-    signed/<match id>     a match that we signed, in which role, and our signature; kept as long as the books remember
+    signed/<match id>     a match that we signed, in which role, our signature, the other party; kept while the books remember
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from orderbook.core.events import DeskEffect, PublishOrder, Want
+from orderbook.core.agreement import LETTERS, Confirm
+from orderbook.core.events import DeskEffect, Letter, PublishOrder, Want
 from orderbook.core.line import Line, Standing, free_slot
 from orderbook.core.messages import GOSSIP, ORDER, Close, Match, Order, Side, match_id, seal_close, seal_order
-from wire.canon import EncodingError, Signature64, pack, record, unpack
+from wire.canon import EncodingError, Public33, Signature64, pack, record, unpack
 from wire.effects import Save
 from wire.envelope import id_of
 from wire.errors import require
-from wire.keys import SecretKey
+from wire.keys import SecretKey, peer_id_of
 from wire.limits import (
     AVOID_MAX,
     ORDER_LIFE_DEFAULT_EPOCHS,
@@ -46,22 +47,28 @@ class SignedRow:
     match: Match
     side: Side
     signature: Signature64
+    other: Public33
 
 
 class Pen:
     """What stands in our name, and how it is written."""
 
-    def __init__(self, key: SecretKey, network: Network, rows: Mapping[bytes, bytes]) -> None:
-        self._key, self._network, self._clock = key, network, network.clock
+    def __init__(self, key: SecretKey, network: Network, rows: Mapping[bytes, bytes], run: bytes) -> None:
+        self._key, self._network, self._clock, self._run = key, network, network.clock, run
         self.lines: dict[LineKey, Line] = {}
         self.orders: dict[bytes, Standing] = {}
         self._disowned: dict[bytes, bytes] = {}
         self._next, self._reserved = 0, int.from_bytes(rows.get(_SEQUENCE, b""), "big")
         self._next = self._reserved
         self._signed: dict[bytes, int] = {}
+        self._confirmed: list[SignedRow] = []
+        self._hushed: set[bytes] = set()
         for name, value in sorted(rows.items()):
             if name.startswith(_SIGNED):
-                self._signed[name] = _signed_epoch(value)
+                row = _signed_row(value)
+                self._signed[name] = row.match.epoch if row is not None else -1
+                if row is not None and row.side is Side.BUY:
+                    self._confirmed.append(row)
         self._epoch = 0
 
     # --- lines ----------------------------------------------------------------------------------------------
@@ -107,6 +114,8 @@ class Pen:
         moments = []
         for line in self.lines.values():
             standing = line.standing
+            if line.book in self._hushed:
+                continue
             if line.stale(self._epoch):
                 moments.append(self._writes_at(line, self._epoch, busy=id(line) in busy))
             elif standing is not None and not standing.closed and line.free > 0:
@@ -125,13 +134,13 @@ class Pen:
     def write(self, line: Line, now: Instant) -> list[DeskEffect]:
         """Make the standing order what it should be from the next epoch on."""
         epoch = self._clock.epoch(now)
-        if not line.stale(epoch):
+        if line.book in self._hushed or not line.stale(epoch):
             return []
         line.writes = line.writes + 1 if line.written_epoch == epoch else 1
         line.written_epoch = epoch
         if line.free == 0:
             return self.close(line.standing, epoch)[1] if line.standing is not None else []
-        sequence, effects = self._sequence(epoch)
+        sequence, effects = self._sequence(now)
         order = Order(
             network=self._network.name,
             book=line.book,
@@ -143,7 +152,7 @@ class Pen:
             owner=self._key.public,
             slot=line.slot,
             sequence=sequence,
-            salt=self._key.derive("order-salt", sequence.to_bytes(8, "big"))[:16],
+            salt=self._key.derive("order-salt", self._run, sequence.to_bytes(8, "big"))[:16],
             avoid=line.avoid,
         )
         message = seal_order(self._key, self._network, order)
@@ -151,23 +160,39 @@ class Pen:
         line.standing = self.orders[order_id] = Standing(id=order_id, order=order, line=line)
         return [*effects, PublishOrder(message=message)]
 
-    def _sequence(self, epoch: int) -> tuple[int, list[DeskEffect]]:
-        """The next owner sequence. Never one used before, also when the journal was lost: time passes meanwhile."""
+    def _sequence(self, now: Instant) -> tuple[int, list[DeskEffect]]:
+        """The next owner sequence: beyond those of earlier runs, mostly also when the journal was lost or an old one came back,
+        for time passes meanwhile. Nothing depends on that but which order supersedes which; ``run`` keeps their ids apart.
+        """
         effects: list[DeskEffect] = []
         if self._next >= self._reserved:
-            self._next = max(self._next, epoch * SEQUENCE_BLOCK)
+            self._next = max(self._next, now * SEQUENCE_BLOCK // (self._clock.length_ms * MILLISECOND))
             self._reserved = self._next + SEQUENCE_BLOCK
             effects.append(Save(table=TABLE, key=_SEQUENCE, value=self._reserved.to_bytes(8, "big")))
         self._next += 1
         return self._next - 1, effects
 
+    def hush(self, book: bytes, epoch: int, *, hushed: bool) -> list[DeskEffect]:
+        """While we cannot trade in ``book``, nothing of ours stands in it: it would win auctions and then do nothing."""
+        if not hushed:
+            self._hushed.discard(book)
+            return []
+        effects: list[DeskEffect] = []
+        if book not in self._hushed:
+            self._hushed.add(book)
+            for line in self.sorted_lines():
+                if line.book == book and line.standing is not None:
+                    effects += self.close(line.standing, epoch)[1]
+        return effects
+
     # --- closing --------------------------------------------------------------------------------------------
 
     def close(self, standing: Standing, epoch: int) -> tuple[bytes, list[DeskEffect]]:
-        """The close of an order, from the next epoch on, and its publication."""
-        standing.closed = True
-        message = self._close(standing.order.book, standing.id, epoch)
-        return message, [PublishOrder(message=message)]
+        """The close of an order, from the next epoch on, and its publication; written once."""
+        if standing.close:
+            return standing.close, []
+        standing.close = self._close(standing.order.book, standing.id, epoch)
+        return standing.close, [PublishOrder(message=standing.close)]
 
     def disown(self, book: bytes, order_id: bytes, epoch: int) -> tuple[bytes, list[DeskEffect]]:
         """Close an order in our name that we did not publish in this run; published once."""
@@ -185,11 +210,17 @@ class Pen:
 
     # --- the journal ----------------------------------------------------------------------------------------
 
-    def record(self, match: Match, side: Side, signature: bytes) -> Save:
-        """The row that must be kept before ``signature`` leaves."""
+    def record(self, match: Match, side: Side, signature: bytes, other: bytes) -> Save:
+        """The row that must be kept before ``signature`` leaves for ``other``."""
         name = _SIGNED + match_id(match)
         self._signed[name] = match.epoch
-        return Save(table=TABLE, key=name, value=pack(SignedRow(match=match, side=side, signature=signature)))
+        return Save(table=TABLE, key=name, value=pack(SignedRow(match=match, side=side, signature=signature, other=other)))
+
+    def owed(self, now: Instant) -> list[Letter]:
+        """After a restart: the confirmations that may have been kept without having left, while sellers can still take them."""
+        due = [one for one in self._confirmed if now <= self._clock.accept_by(one.match.epoch)]
+        letters = [(one.other, Confirm(match=one.match, signature=one.signature)) for one in due]
+        return [Letter(peer=peer_id_of(other), payload=LETTERS.pack(letter)) for other, letter in letters]
 
     def tidy(self, epoch: int) -> Iterable[DeskEffect]:
         """Forget lines, orders and rows whose time is over."""
@@ -205,8 +236,8 @@ class Pen:
         return [Save(table=TABLE, key=name, value=None) for name in old]
 
 
-def _signed_epoch(value: bytes) -> int:
+def _signed_row(value: bytes) -> SignedRow | None:
     try:
-        return unpack(SignedRow, value).match.epoch
+        return unpack(SignedRow, value)
     except EncodingError:
-        return -1
+        return None

@@ -2,14 +2,16 @@
 
 from typing import Final
 
+from orderbook.core.auction import Entry, forbidden
 from orderbook.core.events import Cleared, Missed
 from orderbook.core.line import Line
-from orderbook.core.messages import Side
+from orderbook.core.messages import Side, account_hash_of
 from wire.money import show_msat
 
+CLOCK_SKEWED: Final = "clock-skewed"
 SENTENCES: Final = {
     "not-ready": "the order book is still being compared with the neighbours'",
-    "clock-skewed": "this machine's clock is too far from its neighbours', so it does not trade",
+    CLOCK_SKEWED: "this machine's clock is too far from its neighbours', so it does not trade",
     "not-in-book": "our order was not in the book in time for this epoch",
     "no-answer": "the seller we were matched with did not answer in time",
     "no-proposal": "the buyer we were matched with did not propose in time",
@@ -33,6 +35,9 @@ def unmatched(view: Cleared, line: Line) -> tuple[str, str]:
         return "not-in-book", SENTENCES["not-in-book"]
     others = [one.price_msat for one in theirs if one.owner != standing.order.owner]
     price = show_msat(line.price_msat)
+    shunned = _shunned(line.side, next(one for one in ours if one.id == standing.id), theirs)
+    if shunned:
+        return "avoided", shunned
     if line.side is Side.BUY:
         if not others:
             return "no-seller", "nobody is selling this"
@@ -44,6 +49,25 @@ def unmatched(view: Cleared, line: Line) -> tuple[str, str]:
     if max(others) < line.price_msat:
         return "price", f"the best buyer bids {show_msat(max(others))}, which is less than our {price}"
     return "outbid", f"other sellers asked less than our {price}, or as much and were drawn first"
+
+
+def _shunned(side: Side, mine: Entry, theirs: tuple[Entry, ...]) -> str:
+    """What to say when an avoid list stands between us and everybody whose price would do; empty when one does not."""
+    buying = side is Side.BUY
+    fitting = [
+        one
+        for one in theirs
+        if one.owner != mine.owner and (one.price_msat <= mine.price_msat if buying else one.price_msat >= mine.price_msat)
+    ]
+    if not fitting or not all(forbidden(mine, one) if buying else forbidden(one, mine) for one in fitting):
+        return ""
+    ours = [account_hash_of(one.owner) in mine.avoid for one in fitting]
+    whom = "every seller at our price" if buying else "every buyer at our price"
+    if all(ours):
+        return f"{whom} is on our avoid list for a while, because an earlier trade with him went wrong"
+    if not any(ours):
+        return f"{whom} has our account on his avoid list"
+    return f"{whom} is on our avoid list for a while, or has our account on his"
 
 
 def missed(line: Line, epoch: int, code: str, sentence: str) -> Missed:

@@ -25,7 +25,7 @@ from orderbook.core.agreement import (
     key_of,
 )
 from orderbook.core.auction import Fill
-from orderbook.core.events import Agreed, Cleared, CompareBooks, DeskEffect, Letter, PublishOrder
+from orderbook.core.events import Agreed, Cleared, CompareBooks, DeskEffect, Letter, NoShow, PublishOrder
 from orderbook.core.evidence import Witness
 from orderbook.core.line import Line
 from orderbook.core.messages import (
@@ -51,7 +51,6 @@ from wire.network import Network
 _REPEATS_PER_EPOCH: Final = 8
 _LETTER_MAX_BYTES: Final = 4_096
 _HELD_PER_PEER_MAX: Final = 64
-_NO_SHOW_PENALTY: Final = 5
 
 
 class Talks:
@@ -101,7 +100,7 @@ class Talks:
     def _fall_silent(self, agreement: Agreement) -> None:
         code = {Phase.EXPECTED: "no-proposal", Phase.PROPOSED: "no-answer", Phase.ACCEPTED: "no-confirmation"}[agreement.phase]
         self._end(agreement, Cue.SILENCE, code)
-        self.out.append(Blame(peer=agreement.peer, code="no-show", sentence=SENTENCES[code], penalty=_NO_SHOW_PENALTY))
+        self.out.append(NoShow(peer=agreement.peer, code=code, sentence=SENTENCES[code]))
 
     def _end(self, agreement: Agreement, cue: Cue, code: str) -> None:
         """The agreement comes to nothing. What was promised for it may be promised again, by another order."""
@@ -254,6 +253,9 @@ class Talks:
             self._hold(peer, letter)
             return
         agreement = self._agreements.get((match.book, key_in(match)))
+        if agreement is not None and agreement.peer == peer and agreement.phase is Phase.DROPPED and self._closed(agreement):
+            self._decline(peer, match, "withdrawn", self._closed(agreement))
+            return
         if agreement is None or agreement.phase is Phase.DROPPED or not self._same(agreement, match):
             self._disagree(peer, letter, view, held=held)
             return
@@ -311,8 +313,13 @@ class Talks:
         self.out.append(CompareBooks(book=book, epoch=epoch, peer=peer))
         return True
 
+    def _closed(self, agreement: Agreement) -> bytes:
+        """Our close of the order, or nothing when it stands."""
+        standing = self._pen.orders.get(agreement.order_id)
+        return standing.close if standing is not None else b""
+
     def _decline_closed(self, agreement: Agreement, now: Instant) -> None:
-        """We want less than this by now: the order is withdrawn, and the buyer sees the close."""
+        """We want less than this by now: the order is withdrawn, and the other party sees the close."""
         standing = self._pen.orders[agreement.order_id]
         close, effects = self._pen.close(standing, self._clock.epoch(now))
         self.out += effects
@@ -337,16 +344,15 @@ class Talks:
     def _acceptance(self, peer: PeerId, letter: Accept, now: Instant) -> None:
         match = letter.match
         agreement = self._ours(peer, match, Side.BUY)
-        following, agreed = agreement.next_phase(Cue.ACCEPTANCE), None
         if not verify_match(agreement.fill.sell.owner, match, Side.SELL, letter.signature):
             raise Misbehaved("wrong-signature", "the seller's signature is not over this match", penalty=50)
         self._remember(agreement.fill.sell.owner, Side.SELL, match, letter.signature)
+        following, agreed = agreement.next_phase(Cue.ACCEPTANCE), None
         if agreement.signature is None:
             if now > self._last_signing(match.epoch, Side.BUY):
                 raise Ignore("late", "this acceptance came after the epoch's time for signing")
             if not self._may_sign(agreement, proposed=0):
-                self._decline(peer, match, "withdrawn", b"")
-                self._end(agreement, Cue.DROP, "withdrawn")
+                self._decline_closed(agreement, now)
                 return
             self._sign(agreement, match)
             line = self._line(agreement)
@@ -363,12 +369,12 @@ class Talks:
     def _confirmation(self, peer: PeerId, letter: Confirm, now: Instant) -> None:
         match = letter.match
         agreement = self._ours(peer, match, Side.SELL)
-        following = agreement.next_phase(Cue.CONFIRMATION)
-        if agreement.match != match:
-            raise Misbehaved("not-what-we-signed", "this confirms another match than the one we signed", penalty=20)
         if not verify_match(agreement.fill.buy.owner, match, Side.BUY, letter.signature):
             raise Misbehaved("wrong-signature", "the buyer's signature is not over this match", penalty=50)
         self._remember(agreement.fill.buy.owner, Side.BUY, match, letter.signature)
+        following = agreement.next_phase(Cue.CONFIRMATION)
+        if agreement.match != match:
+            raise Misbehaved("not-what-we-signed", "this confirms another match than the one we signed", penalty=20)
         if now > self._last_signing(match.epoch, Side.SELL):
             raise Ignore("late", "this confirmation came after the epoch's time for signing")
         if agreement.phase is Phase.ACCEPTED:
@@ -384,9 +390,11 @@ class Talks:
         if agreement is None or agreement.peer != peer or agreement.epoch != letter.epoch:
             raise Ignore("no-such-match", "this declines nothing of ours")
         agreement.next_phase(Cue.REFUSAL)
-        different = letter.code == DIFFERENT_VIEW and self._compare(letter.book, letter.epoch, peer)
         self._pass_on(letter.close, agreement)
-        if different:
+        if letter.code != DIFFERENT_VIEW and not letter.close:
+            self.out.append(NoShow(peer=peer, code="refused", sentence=SENTENCES["refused"]))
+        proposed = agreement.phase is Phase.PROPOSED  # what we have accepted is signed, and no other view unsigns it
+        if proposed and letter.code == DIFFERENT_VIEW and self._compare(letter.book, letter.epoch, peer):
             agreement.step(Cue.REFUSAL)
             agreement.repeat_at = None
         else:
@@ -397,7 +405,7 @@ class Talks:
         if not message:
             return
         heard = read(self._network, message)
-        theirs = agreement.fill.sell if agreement.side is Side.BUY else agreement.fill.buy
+        theirs = agreement.theirs
         if not isinstance(heard.body, Close) or (heard.body.order, heard.body.owner) != (theirs.id, theirs.owner):
             raise Misbehaved("not-a-close", "what came with this refusal is not a close of the sender's order", penalty=20)
         if not all(verify(one.public, one.digest, one.signature) for one in heard.checks):
@@ -411,7 +419,7 @@ class Talks:
         if agreement.peer != peer:
             raise Misbehaved("not-yours", "this letter is about a match of somebody else", penalty=20)
         if not self._same(agreement, match):
-            raise Misbehaved("different-match", "this is not the match that was proposed", penalty=20)
+            raise Ignore("different-match", "this is not the match that we compute now; one of us has changed its view meanwhile")
         return agreement
 
     # --- signing --------------------------------------------------------------------------------------------
@@ -433,7 +441,7 @@ class Talks:
         standing.sign(match.epoch, agreement.units)
         agreement.match = match
         agreement.signature = sign_match(self._key, match, agreement.side)
-        self.out.append(self._pen.record(match, agreement.side, agreement.signature))
+        self.out.append(self._pen.record(match, agreement.side, agreement.signature, agreement.theirs.owner))
 
     def _agreed(self, agreement: Agreement, theirs: bytes, line: Line) -> Agreed:
         ours = agreement.signature or b""

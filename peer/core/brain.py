@@ -44,18 +44,25 @@ Rows = Mapping[str, Mapping[bytes, bytes]]
 
 
 class Brain:
-    """One node. ``instance`` names the chain we settle on (None: free books only), ``rows`` are the journal's ``TABLES``; with a
-    ``tape`` it remembers prices.
+    """One node. ``instance`` names the chain we settle on (None: free books only), ``rows`` are the journal's ``TABLES``, ``run``
+    is drawn at random at every start (see ``Desk``); with a ``tape`` it remembers prices.
     """
 
     def __init__(
-        self, *, key: SecretKey, network: Network, instance: bytes | None, rows: Rows | None = None, tape: Tape | None = None
+        self,
+        *,
+        key: SecretKey,
+        network: Network,
+        instance: bytes | None,
+        run: bytes,
+        rows: Rows | None = None,
+        tape: Tape | None = None,
     ) -> None:
         kept = rows or {table: {} for table in TABLES}
         self.network = network
         self.shop = Shop(network, instance, tape)
         self.market = Market(network, key.peer_id)
-        self.desk = Desk(key, network, kept[DESK_TABLE])
+        self.desk = Desk(key, network, kept[DESK_TABLE], run)
         self.mandates = Mandates()
         self.buying = Buying(key, network, self.shop.terms, self.mandates.renew)
         self.selling = Selling(key, network, self.shop.terms, self._permit)
@@ -196,6 +203,7 @@ class Brain:
             book.Letter: lambda effect, _: [node.Post(peer=effect.peer, letter=address(Lane.DESK, effect.payload))],
             book.Agreed: self._agreed,
             book.Missed: self._missed,
+            book.NoShow: self._no_show,
             channel.Letter: lambda effect, _: [node.Post(peer=effect.peer, letter=address(Lane.CHANNEL, effect.payload))],
             channel.Ready: lambda effect, now: [
                 *self.buying.channel_ready(effect.channel, now),
@@ -344,6 +352,10 @@ class Brain:
     def _strike(self, effect: node.Strike, now: Instant) -> list[Any]:
         self.standing.strike(effect.peer, effect.sentence, now)
         return [Count(code=f"strike-{effect.code}")]
+
+    def _no_show(self, effect: book.NoShow, now: Instant) -> list[Any]:
+        struck = self.standing.silent(effect.peer, effect.sentence, now)
+        return [Count(code="strike-no-show" if struck else f"silent-{effect.code}")]
 
     def _blame(self, effect: Blame, now: Instant) -> list[Any]:
         if self.standing.blame(effect.peer, effect.penalty, effect.sentence, now):  # type: ignore[arg-type]

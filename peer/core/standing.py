@@ -3,7 +3,8 @@
 Two kinds of blame. A *penalty* is for breaking the protocol; it decays, and above ``BAN_AT`` the peer is refused. A *strike*
 is for a trade gone wrong (silence, refusal, a bad result); it cannot be proved to others, so all it does is to put the
 account on the ``avoid`` list of our own orders for a while. What goes wrong together, such as all units of a lost connection, is
-one strike.
+one strike. Silence between the auction and the signatures costs nothing but an epoch and can be an accident, so the first is only
+remembered, and from the second on each is a strike.
 """
 
 from dataclasses import dataclass, replace
@@ -19,11 +20,14 @@ HALF_LIFE_US: Final = 600 * SECOND
 STRIKE_FIRST_US: Final = 10 * SECOND
 STRIKE_MOST_US: Final = 640 * SECOND
 STRIKE_TOGETHER_US: Final = 5 * SECOND
+SILENCE_TOGETHER_US: Final = SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Penalty points as of ``at``; strikes, the moment of the last, until when it is avoided for them; the reason last given."""
+    """Penalty points as of ``at``; strikes, the moment of the last, until when it is avoided for them; the reason last given; the
+    moment of the last silence.
+    """
 
     points: int
     at: Instant
@@ -31,10 +35,17 @@ class Record:
     struck_at: Instant
     avoid_until: Instant
     sentence: str
+    silent_at: Instant
 
 
 _CLEAN: Final = Record(
-    points=0, at=Instant(0), strikes=0, struck_at=Instant(-STRIKE_TOGETHER_US), avoid_until=Instant(0), sentence=""
+    points=0,
+    at=Instant(0),
+    strikes=0,
+    struck_at=Instant(-STRIKE_TOGETHER_US),
+    avoid_until=Instant(-STRIKE_MOST_US),
+    sentence="",
+    silent_at=Instant(-STRIKE_MOST_US),
 )
 
 
@@ -60,7 +71,20 @@ class Standing:
         strikes = known.strikes + 1 if now < known.avoid_until + STRIKE_MOST_US else 1
         until = Instant(now + min(STRIKE_MOST_US, STRIKE_FIRST_US << min(strikes - 1, 10)))
         points = self._points_of(known, now)
-        self._keep(peer, Record(points=points, at=now, strikes=strikes, struck_at=now, avoid_until=until, sentence=sentence))
+        self._keep(
+            peer,
+            replace(known, points=points, at=now, strikes=strikes, struck_at=now, avoid_until=until, sentence=sentence),
+        )
+
+    def silent(self, peer: PeerId, sentence: str, now: Instant) -> bool:
+        """A party let the time for signing pass. Whether that was a strike: not the first one in a long while."""
+        known = self._records.pop(peer, _CLEAN)
+        together = now < known.silent_at + SILENCE_TOGETHER_US
+        self._keep(peer, replace(known, sentence=sentence, silent_at=known.silent_at if together else now))
+        if together or now >= max(known.silent_at, known.avoid_until) + STRIKE_MOST_US:
+            return False
+        self.strike(peer, sentence, now)
+        return True
 
     def banned(self, peer: PeerId, now: Instant) -> bool:
         """Whether we refuse to deal with the peer at all."""

@@ -5,6 +5,7 @@ one sentence; SIGTERM and SIGINT end it politely, see ``peer.node.stopping``.
 """
 
 import logging
+import secrets
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -35,6 +36,7 @@ from wire.limits import DRAIN_MAX_S
 
 _LOG: Final = logging.getLogger("bitwrk.node")
 STOP_S: Final = 10.0
+RUN_BYTES: Final = 32
 
 
 @dataclass(slots=True)
@@ -95,8 +97,8 @@ async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home, stop: 
         )
         rows = {table: await journal.load(table) for table in TABLES}
         recorder = await stack.enter_async_context(open_recorder(home.tape_path, settings.network.clock, wall_clock()))
-        instance = money.instance if money else None
-        brain = Brain(key=key, network=settings.network, instance=instance, rows=rows, tape=recorder.tape)
+        instance, run = money.instance if money else None, secrets.token_bytes(RUN_BYTES)
+        brain = Brain(key=key, network=settings.network, instance=instance, run=run, rows=rows, tape=recorder.tape)
         await tidy(brain, store, money)
         client = await stack.enter_async_context(worker_client())
         nursery = await stack.enter_async_context(trio.open_nursery())

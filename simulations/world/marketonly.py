@@ -29,11 +29,11 @@ class MarketOnly:
     """Market and desk of one node. ``rows`` are those of the journal's table ``desk``; ``seen`` is shown every auction."""
 
     def __init__(
-        self, key: SecretKey, network: Network, market: Market, rows: Rows, seen: Callable[[book.Cleared], None]
+        self, key: SecretKey, network: Network, market: Market, rows: Rows, seen: Callable[[book.Cleared], None], run: bytes = b""
     ) -> None:
         self.market = market
         self._seen = seen
-        self.desk = Desk(key, network, rows.get(DESK_TABLE, {}))
+        self.desk = Desk(key, network, rows.get(DESK_TABLE, {}), run)
         self._points: dict[bytes, int] = {}
         self._desk_due: Instant | None = None
         self._desk_moved = True

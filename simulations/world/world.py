@@ -124,12 +124,13 @@ class World:
         def seen(effect: book.Cleared) -> None:
             self.watch_market(host, effect)
 
+        run = host.life.to_bytes(32, "big")
         if not self.plan.deals:
             plain = Market(self.network, host.peer_id, self.sharing.craft)
-            return MarketOnly(host.key, self.network, plain, rows, seen)
+            return MarketOnly(host.key, self.network, plain, rows, seen, run)
         market = SeenMarket(self.network, host.peer_id, self.sharing.craft)
         market.seen = seen
-        brain = Brain(key=host.key, network=self.network, instance=INSTANCE, rows=rows)
+        brain = Brain(key=host.key, network=self.network, instance=INSTANCE, run=run, rows=rows)
         brain.market = market
         return brain
 

@@ -1,6 +1,14 @@
 """What we remember of others: penalties that decay, strikes that grow, and what goes wrong together."""
 
-from peer.core.standing import BAN_AT, HALF_LIFE_US, STRIKE_FIRST_US, STRIKE_MOST_US, STRIKE_TOGETHER_US, Standing
+from peer.core.standing import (
+    BAN_AT,
+    HALF_LIFE_US,
+    SILENCE_TOGETHER_US,
+    STRIKE_FIRST_US,
+    STRIKE_MOST_US,
+    STRIKE_TOGETHER_US,
+    Standing,
+)
 from wire.account import hash160
 from wire.keys import SecretKey, public_of
 from wire.moments import SECOND, Instant
@@ -53,3 +61,47 @@ def test_penalties_decay_by_halves_and_ban_at_a_hundred() -> None:
     assert standing.blame(PEER, 1, "rude", Instant(0))
     assert standing.banned(PEER, Instant(HALF_LIFE_US - 1))
     assert not standing.banned(PEER, Instant(HALF_LIFE_US))
+
+
+def test_the_first_silence_is_remembered_and_the_second_is_a_strike() -> None:
+    standing = Standing()
+    now = Instant(1_000 * SECOND)
+    assert not standing.silent(PEER, "silent", now)
+    assert not standing.silent(PEER, "silent", Instant(now + SILENCE_TOGETHER_US - 1))  # of the same auction
+    assert standing.avoided(now) == ()
+    record = standing.of(PEER)
+    assert record is not None
+    assert (record.strikes, record.points, record.silent_at, record.sentence) == (0, 0, now, "silent")
+    second = Instant(now + SILENCE_TOGETHER_US)
+    assert standing.silent(PEER, "silent again", second)
+    assert standing.avoided(Instant(second + STRIKE_FIRST_US - 1)) == (ACCOUNT,)
+    assert standing.avoided(Instant(second + STRIKE_FIRST_US)) == ()
+    third = Instant(second + STRIKE_FIRST_US)
+    assert standing.silent(PEER, "silent again", third)
+    assert standing.avoided(Instant(third + 2 * STRIKE_FIRST_US - 1)) == (ACCOUNT,)
+
+
+def test_a_silence_long_ago_is_forgotten() -> None:
+    standing = Standing()
+    assert not standing.silent(PEER, "silent", Instant(0))
+    assert not standing.silent(PEER, "silent", Instant(STRIKE_MOST_US))
+    assert standing.silent(PEER, "silent", Instant(2 * STRIKE_MOST_US - 1))
+
+
+def test_a_silence_soon_after_strikes_is_one() -> None:
+    standing = Standing()
+    standing.strike(PEER, "bad work", Instant(STRIKE_MOST_US))
+    until = STRIKE_MOST_US + STRIKE_FIRST_US
+    assert standing.silent(PEER, "silent", Instant(until + STRIKE_MOST_US - 1))
+    standing = Standing()
+    standing.strike(PEER, "bad work", Instant(STRIKE_MOST_US))
+    assert not standing.silent(PEER, "silent", Instant(until + STRIKE_MOST_US))
+
+
+def test_silence_costs_no_standing_and_penalties_survive_it() -> None:
+    standing = Standing()
+    standing.blame(PEER, BAN_AT - 1, "rude", Instant(SECOND))
+    for count in range(1, 30):
+        standing.silent(PEER, "silent", Instant(count * 2 * SECOND))
+    assert not standing.banned(PEER, Instant(60 * SECOND))
+    assert standing.blame(PEER, 1, "rude", Instant(60 * SECOND))

@@ -11,13 +11,26 @@ from hypothesis import strategies as st
 from orderbook.core.agreement import DIFFERENT_VIEW, LETTERS, TABLE, Accept, Agreement, Confirm, Cue, Decline, Phase, Propose
 from orderbook.core.auction import Entry, Fill
 from orderbook.core.desk import Desk
-from orderbook.core.events import Agreed, Cleared, CompareBooks, Letter, LetterIn, Missed, Publish, PublishOrder, Tick, Want
+from orderbook.core.events import (
+    Agreed,
+    Cleared,
+    CompareBooks,
+    Letter,
+    LetterIn,
+    Missed,
+    NoShow,
+    Publish,
+    PublishOrder,
+    Tick,
+    Want,
+)
 from orderbook.core.frames import FRAMES, Batch
 from orderbook.core.messages import (
     Close,
     EquivocationProof,
     Order,
     Side,
+    account_hash_of,
     open_signed_match,
     read,
     seal_close,
@@ -183,7 +196,9 @@ def test_a_silent_peer_is_missed_and_blamed_and_quantity_comes_back(
     buyer, seller = trade(world)
     world.run(at(EPOCH + 1, ms=1_990))
     assert [one.code for one in seller.missed] == [seller_code]
-    assert [one.code for one in seller.blames] == ["no-show"]
+    assert not seller.blames
+    assert [(one.peer, one.code) for one in seller.no_shows] == [(buyer.key.peer_id, seller_code)]
+    assert [one.code for one in buyer.no_shows] == ([buyer_code] if buyer_code else [])
     assert seller.desk.wanted(BOOK, SELL, 260_000) == 3
     assert [one.code for one in buyer.missed] == ([buyer_code] if buyer_code else [])
     assert buyer.desk.wanted(BOOK, BUY, 340_000) == (3 if buyer_code else 0)
@@ -236,7 +251,8 @@ def test_different_views_are_compared_once_and_then_agree() -> None:
     assert len({view.fills for view in again}) == 1
     assert buyer.agreed[0].match == seller.agreed[0].match
     assert buyer.agreed[0].match.match.quantity == 2
-    assert [one.code for node in (buyer, seller) for one in node.blames] == ["no-show"]  # the third order's owner is absent
+    assert not [*buyer.blames, *seller.blames]
+    assert [one.peer for node in (buyer, seller) for one in node.no_shows] == [key(9).peer_id]  # absent
 
 
 def test_views_that_stay_different_end_without_a_signature() -> None:
@@ -480,11 +496,30 @@ def test_a_confirmation_must_be_of_what_we_signed() -> None:
     (accept,) = table.said(table.hear(Propose(match=table.match(fill))))
     good = Confirm(match=accept.match, signature=sign_match(table.them, accept.match, BUY))
     other = replace(accept.match, buyer_root=b"z" * 32)
-    assert codes(table.hear(Confirm(match=other, signature=sign_match(table.them, other, BUY)))) == ["not-what-we-signed"]
+    assert codes(table.hear(Confirm(match=other, signature=bytes(64)))) == ["wrong-signature"]
     assert codes(table.hear(replace(good, signature=bytes(64)))) == ["wrong-signature"]
     table.now = at(EPOCH + 1, ms=1_899)
     assert [type(one) for one in table.hear(good) if not isinstance(one, Letter)] == [Agreed]
     assert not [one for one in table.hear(good) if isinstance(one, Agreed | Save | Letter)]
+
+
+@pytest.mark.parametrize("good_first", [True, False])
+def test_a_buyer_who_confirms_two_wordings_is_proved_an_equivocator(*, good_first: bool) -> None:
+    table = Table(SELL)
+    fill = table.fill()
+    table.do(table.view(fill))
+    (accept,) = table.said(table.hear(Propose(match=table.match(fill))))
+    other = replace(accept.match, buyer_root=b"z" * 32)
+    letters = [Confirm(match=one, signature=sign_match(table.them, one, BUY)) for one in (accept.match, other)]
+    first, second = letters if good_first else reversed(letters)
+    assert [*codes(table.hear(first))] == ([] if good_first else ["not-what-we-signed"])
+    effects = table.hear(second)
+    assert codes(effects) == ["equivocation"]
+    (proof,) = table.published(effects)
+    assert isinstance(proof.body, EquivocationProof)
+    assert proof.body.signer == table.them.public
+    assert [one.penalty for one in effects if isinstance(one, Blame)] == [100]
+    assert sum(isinstance(one, Agreed) for one in table.effects) == good_first
 
 
 def test_a_late_confirmation_is_no_deal() -> None:
@@ -750,3 +785,132 @@ def test_why_there_was_no_match() -> None:
     assert told(dear) == "price"
     assert told(cheap) == "outbid"
     assert told(cheap, buys=()) == "not-in-book"
+
+
+def test_an_avoid_list_between_us_and_all_others_is_named() -> None:
+    """A buyer who avoids the only seller is not outbid, and is not told so; nor is anybody whom the only other avoids."""
+
+    def told(side: Side, *theirs: Entry, avoid: tuple[bytes, ...] = ()) -> tuple[str, str]:
+        table = Table(side, price=300)
+        mine = replace(table.entries(1)[0 if side is BUY else 1], avoid=avoid)
+        buys, sells = ((mine,), theirs) if side is BUY else (theirs, (mine,))
+        view = Cleared(book=BOOK, epoch=EPOCH + 1, root=bytes(32), fills=(), buys=buys, sells=sells)
+        (missed,) = [one for one in table.do(view) if isinstance(one, Missed)]
+        return missed.code, missed.sentence
+
+    us, them, third = (account_hash_of(key(number).public) for number in (50, 9, 10))
+    for side, word in ((BUY, "seller"), (SELL, "buyer")):
+        other = Entry(id=bytes(32), owner=key(9).public, side=side.other, price_msat=300, quantity=1)
+        avoiding = replace(other, id=b"a" * 32, owner=key(10).public, avoid=(us,))
+        cheaper = 301 if side is BUY else 299
+        too_dear = replace(other, id=b"d" * 32, owner=key(11).public, price_msat=cheaper)
+        own = replace(other, id=b"o" * 32, owner=key(50).public)
+        ours = f"every {word} at our price is on our avoid list for a while, because an earlier trade with him went wrong"
+        assert told(side, other, avoid=(them,)) == ("avoided", ours)
+        assert told(side, other, too_dear, own, avoid=(them,)) == ("avoided", ours)
+        assert told(side, avoiding) == ("avoided", f"every {word} at our price has our account on his avoid list")
+        both = f"every {word} at our price is on our avoid list for a while, or has our account on his"
+        assert told(side, other, avoiding, avoid=(them,)) == ("avoided", both)
+        assert told(side, other, avoid=(third,))[0] == "outbid"
+        assert told(side, other, avoiding, avoid=(third,))[0] == "outbid"
+        assert told(side, too_dear, avoid=(them,))[0] == "price"
+        assert told(side, avoid=(them,))[0] == ("no-seller" if side is BUY else "no-buyer")
+
+
+def test_while_the_clock_is_wrong_nothing_of_ours_stands() -> None:
+    table = Table(BUY)
+    effects = table.do(table.view(refusal="clock-skewed"))
+    (close,) = publications(effects)
+    assert isinstance(close, Close)
+    assert (close.order, close.epoch) == (table.order.id, EPOCH + 2)
+    assert not publications(table.do(table.view(refusal="clock-skewed", again=True)))
+    assert not publications(drive(table.desk, at(EPOCH + 4)))
+    table.now = at(EPOCH + 4, ms=610)
+    table.do(Want(book=BOOK, side=BUY, price_msat=300, quantity=7))
+    assert table.desk.next_deadline() is None
+    table.do(table.view(epoch=EPOCH + 4, refusal="not-ready"))  # that is no reason to stay away
+    (again,) = publications(drive(table.desk, at(EPOCH + 5)))
+    assert (again.quantity, again.first_epoch) == (7, EPOCH + 5)
+
+
+@pytest.mark.parametrize("code", ["withdrawn", "not-ready", "whatever"])
+def test_a_refusal_that_nobody_can_check_is_a_no_show(code: str) -> None:
+    table = Table(BUY)
+    fill = table.fill()
+    table.do(table.view(fill))
+    refusal = declined(fill, code)
+    effects = table.hear(refusal)
+    assert [(one.peer, one.code) for one in effects if isinstance(one, NoShow)] == [(table.them.peer_id, "refused")]
+    table = Table(BUY)
+    table.do(table.view(fill := table.fill()))
+    close = Close(network="regtest", book=BOOK, order=fill.sell.id, epoch=EPOCH + 2, owner=table.them.public)
+    effects = table.hear(replace(declined(fill, code), close=seal_close(table.them, REGTEST, close)))
+    assert not [one for one in effects if isinstance(one, NoShow)]
+    assert [one.code for one in effects if isinstance(one, Missed)] == ["refused"]
+
+
+def declined(fill: Fill, code: str) -> Decline:
+    return Decline(
+        book=BOOK,
+        epoch=EPOCH + 1,
+        buy=fill.buy.id,
+        sell=fill.sell.id,
+        buy_from=fill.buy_from,
+        sell_from=fill.sell_from,
+        code=code,
+        close=b"",
+    )
+
+
+@pytest.mark.parametrize("code", [DIFFERENT_VIEW, "withdrawn"])
+def test_a_buyer_who_declines_what_was_accepted_gives_the_units_back(code: str) -> None:
+    """Whatever the reason he gives: the order is spent, and what it promised may be promised by another at once."""
+    table = Table(SELL)
+    fill = table.fill()
+    table.do(table.view(fill))
+    table.hear(Propose(match=table.match(fill)))
+    effects = table.hear(declined(fill, code))
+    assert not [one for one in effects if isinstance(one, CompareBooks)]
+    assert [one.code for one in effects if isinstance(one, Missed)] == [code if code == DIFFERENT_VIEW else "refused"]
+    (line,) = table.desk._pen.lines.values()
+    assert (line.promised, line.free) == (0, 4)
+    (following,) = publications(drive(table.desk, at(EPOCH + 2)))
+    assert (following.quantity, following.first_epoch) == (4, EPOCH + 2)
+
+
+def test_a_buyer_who_wants_less_answers_with_a_close_too() -> None:
+    table = Table(BUY)
+    fill = table.fill()
+    table.do(table.view(fill))
+    table.do(Want(book=BOOK, side=BUY, price_msat=300, quantity=3))
+    effects = table.hear(table.accept(fill))
+    (decline,) = table.said(effects)
+    assert decline.code == "withdrawn"
+    assert read(REGTEST, decline.close).body.order == table.order.id  # type: ignore[union-attr]
+    assert [one.code for one in effects if isinstance(one, Missed)] == ["withdrawn"]
+    assert not [one for one in table.effects if isinstance(one, Save) and one.key.startswith(b"signed/")]
+
+
+def test_a_repeated_proposal_for_what_was_withdrawn_gets_the_same_close() -> None:
+    table = Table(SELL)
+    fill = table.fill()
+    table.do(table.view(fill))
+    table.do(Want(book=BOOK, side=SELL, price_msat=300, quantity=3))
+    first = table.hear(Propose(match=table.match(fill)))
+    again = table.hear(Propose(match=table.match(fill)))
+    assert table.said(again) == table.said(first)
+    assert [type(one) for one in again] == [Letter]
+    other = table.hear(Propose(match=table.match(fill)), key(60).peer_id)
+    assert [one.close for one in table.said(other)] == [b""]
+
+
+def test_an_acceptance_of_what_we_computed_before_blames_nobody() -> None:
+    """The price has changed with our view; the seller accepted the old one in good faith."""
+    table = Table(BUY)
+    fill = table.fill()
+    table.do(table.view(fill))
+    old = table.accept(fill)
+    table.do(table.view(fill._replace(price_msat=290), again=True))
+    effects = table.hear(old)
+    assert codes(effects) == ["different-match"]
+    assert len(effects) == 1

@@ -2,8 +2,7 @@
 for one unit, never one order in two epochs, never more units promised than wanted.
 """
 
-import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from orderbook.core.desk import Desk
 from orderbook.core.events import Agreed, Letter, LetterIn, Want
 from orderbook.core.messages import Match, Side, conflict, sign_match
 from orderbook.core.pen import SignedRow
+from tests.orderbook.snapshot import twin
 from tests.orderbook.test_desk import Table
 from tests.orderbook.world import BOOK, EPOCH, at
 from wire.canon import unpack
@@ -33,8 +33,8 @@ class State:
     accepted: tuple[Accept, ...] = ()
     agreed: int = 0
 
-    def twin(self, shared: dict[int, Any]) -> "State":
-        return copy.deepcopy(self, dict(shared))
+    def twin(self) -> "State":
+        return replace(self, desk=twin(self.desk), rows=dict(self.rows))
 
     def mark(self) -> str:
         talks, pen = self.desk._talks, self.desk._pen
@@ -63,7 +63,6 @@ class Explorer:
     def __init__(self, side: Side) -> None:
         self.table = Table(side, quantity=2)
         self.side = side
-        self.shared = {id(self.table.me): self.table.me, id(REGTEST): REGTEST}
         whole = self.table.fill(2)
         first, second = self.table.fill(1), self.table.fill(1, start=1, other=2)
         clash = self.table.fill(1, other=3)  # the unit of the first half again, for somebody else
@@ -143,17 +142,17 @@ class Explorer:
             following: list[tuple[State, tuple[str, ...]]] = []
             for state, path in frontier:
                 for name, event in self.actions(state):
-                    twin = state.twin(self.shared)
-                    self.act(twin, event)
-                    self.keep(twin, (*path, name), seen, following, signatures)
+                    other = state.twin()
+                    self.act(other, event)
+                    self.keep(other, (*path, name), seen, following, signatures)
                 if state.step + 1 < len(self.moments):
-                    twin = state.twin(self.shared)
-                    twin.step += 1
-                    self.keep(twin, (*path, "time"), seen, following, signatures)
-                twin = state.twin(self.shared)
-                twin.desk = Desk(self.table.me, REGTEST, twin.rows)
-                self.act(twin, Want(book=BOOK, side=self.side, price_msat=300, quantity=twin.wanted))
-                self.keep(twin, (*path, "restart"), seen, following, signatures)
+                    other = state.twin()
+                    other.step += 1
+                    self.keep(other, (*path, "time"), seen, following, signatures)
+                other = state.twin()
+                other.desk = Desk(self.table.me, REGTEST, other.rows)
+                self.act(other, Want(book=BOOK, side=self.side, price_msat=300, quantity=other.wanted))
+                self.keep(other, (*path, "restart"), seen, following, signatures)
             frontier = following
         return len(seen), signatures
 

@@ -26,6 +26,7 @@ from orderbook.core.events import (
     Missed,
     NeighbourDown,
     NeighbourUp,
+    NoShow,
     Publish,
     PublishOrder,
     SendFrame,
@@ -70,6 +71,8 @@ class Node:
     shares: dict[PeerId, tuple[bytes, ...]] = field(default_factory=dict)
     admitted: list[Admitted] = field(default_factory=list)
     blames: list[Blame] = field(default_factory=list)
+    no_shows: list[NoShow] = field(default_factory=list)
+    runs: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     neighbours: set[PeerId] = field(default_factory=set)
     on_agreed: Callable[[Agreed], None] | None = None
@@ -193,6 +196,8 @@ class World:
                     node.on_agreed(effect)
             case Missed():
                 node.missed.append(effect)
+            case NoShow():
+                node.no_shows.append(effect)
             case Blame():
                 node.blames.append(effect)
             case Count(code=code, amount=amount):
@@ -261,6 +266,7 @@ class World:
         for peer in sorted(node.neighbours):
             self.disconnect(node, self.nodes[peer])
         node.market = Market(self.network, node.key.peer_id)
-        node.desk = Desk(node.key, self.network, node.rows)
+        node.runs += 1
+        node.desk = Desk(node.key, self.network, node.rows, bytes([node.runs]))
         for effect in node.desk.resume(self.local(node)):
             self.perform(node, effect)

@@ -234,7 +234,7 @@ def test_everything_that_happens_is_told() -> None:
 def brain_with(rows: dict[bytes, bytes] | None = None, *, instance: bytes | None = b"\x01" * 32) -> Brain:
     tables: dict[str, dict[bytes, bytes]] = {table: {} for table in TABLES}
     tables[MANDATE_TABLE] = rows or {}
-    return Brain(key=KEY, network=REGTEST, instance=instance, rows=tables)
+    return Brain(key=KEY, network=REGTEST, instance=instance, run=b"", rows=tables)
 
 
 def asked(number: int, *, bid: int | None = None, mandated: bool = True) -> BuyAsked:

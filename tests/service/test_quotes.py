@@ -28,7 +28,7 @@ class Stand:
     def __init__(self, *, instance: bytes | None = bytes(31) + b"\x07") -> None:
         self.tape = Tape(REGTEST.clock)
         self.now = NOW
-        self.brain = Brain(key=SecretKey(bytes(31) + b"\x05"), network=REGTEST, instance=instance, tape=self.tape)
+        self.brain = Brain(key=SecretKey(bytes(31) + b"\x05"), network=REGTEST, instance=instance, run=b"", tape=self.tape)
         self.quotes = Quotes(self.brain, self.tape, lambda: self.now)
         self.brain.handle(Watched(article=RAYS), NOW)
 
@@ -174,7 +174,7 @@ def test_depth_is_refused_by_name_too() -> None:
 
 
 def test_a_brain_without_a_tape_remembers_nothing() -> None:
-    brain = Brain(key=SecretKey(bytes(31) + b"\x05"), network=REGTEST, instance=None)
+    brain = Brain(key=SecretKey(bytes(31) + b"\x05"), network=REGTEST, instance=None, run=b"")
     brain.handle(Watched(article=RAYS), NOW)
     (line,) = brain.shop.statement()
     assert line["last_msat"] is None

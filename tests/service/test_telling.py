@@ -195,7 +195,7 @@ def test_the_figures_can_be_read_and_are_right() -> None:
 
 
 def test_a_fresh_node_has_figures_too() -> None:
-    brain = Brain(key=KEY, network=brain_with().network, instance=None, rows={table: {} for table in TABLES})
+    brain = Brain(key=KEY, network=brain_with().network, instance=None, run=b"", rows={table: {} for table in TABLES})
     metrics = Metrics(brain, Views(brain, {}, Feed(1)), gauges=dict, totals=dict, counters=dict, propagation=Propagation())
     assert figures(metrics)["bitwrk_earned_msat_total", ()] == 0
 
