@@ -284,7 +284,7 @@ def test_a_flushed_box_is_empty_to_the_byte() -> None:
 
 
 def test_one_early_clock_is_believed_at_once_a_late_one_after_three() -> None:
-    for first, verdict in ((0, 0), (7, 7), (-1, None)):
+    for first, verdict in ((0, 0), (7, 7), (-1, 0)):
         neighbour = Neighbour(PEER, at())
         assert neighbour.offset_us() is None
         neighbour.tells_time(at() + first, at())
