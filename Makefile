@@ -11,7 +11,7 @@ FIGURES := $(VENV)/.figures
 BENCHING := $(VENV)/.benching
 WALLETS := $(VENV)/.wallets
 
-.PHONY: install demo test model check lint types floors format pins bench brute sim sim-check clean
+.PHONY: install demo test model check lint types floors format pins bench brute soak mutants sim sim-check clean
 .DELETE_ON_ERROR:
 
 install: $(RUNTIME)
@@ -59,6 +59,15 @@ bench: $(TESTING) $(BENCHING)
 brute: $(TESTING)
 	$(BIN)/python -m tests.brute
 
+# Real nodes for minutes: docs/testing.md.
+MINUTES ?= 5
+SEED ?= 1
+soak: $(TESTING)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) $(SOAK)
+
+mutants: $(TESTING)
+	$(BIN)/python -m tests.mutants $(MUTANTS)
+
 $(RUNTIME): requirements/build.txt requirements/runtime.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	$(PIP) --require-hashes -r requirements/build.txt
@@ -93,7 +102,7 @@ pins:
 	$(COMPILE) requirements/wallets.in -o requirements/wallets.txt
 
 clean:
-	rm -rf $(VENV) demo-out bench-out dist
+	rm -rf $(VENV) demo-out bench-out soak-out mutants-out dist
 
 # --- sandboxes and Blender --------------------------------------------------------------------------------------------------------
 # What is not there is installed where that is possible: by apt-get as the super-user, by pip into an environment of its own.

@@ -188,6 +188,7 @@ API_WAIT_DEFAULT_S: Final = 60
 API_WAIT_MAX_S: Final = 86_400
 API_FORM_MAX_BYTES: Final = 64 << 10  # every body but work
 API_EVENTS_KEPT: Final = 1_000
+API_BOOK_MESSAGES_MAX: Final = 10_000  # of one book, in one answer
 API_EVENTS_BEHIND_MAX: Final = 1_000  # a listener that is further behind is let go
 
 # --- queues and journal ------------------------------------------------------------------------------------

@@ -65,6 +65,10 @@ class Book:
         kept = self._kept.get(message_id)
         return kept.heard.raw if kept else None
 
+    def messages(self) -> tuple[Kept, ...]:
+        """All that is retained, the latest key epoch first, then ascending by id."""
+        return tuple(sorted(self._kept.values(), key=lambda kept: (-kept.heard.key_epoch, kept.heard.id)))
+
     # --- in -------------------------------------------------------------------------------------------------
 
     def admissible(self, heard: Heard, now: Instant, *, asked: bool) -> None:

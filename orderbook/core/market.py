@@ -5,15 +5,16 @@ are reconciled when neighbours meet, shortly before every freeze, every few seco
 reconciliation show that they differ. At the freeze the auction runs over what is known; the result is a view, and safety never
 depends on views being equal (see ``desk``).
 
-We refuse to trade, and say so in ``Cleared.refusal``, while no neighbour's copy of the book has been compared in full (a node
-alone has nothing to compare), and while our clock is off most neighbours' by more than an eighth of an epoch.
+We refuse to trade, and say so in ``Cleared.refusal``, while no neighbour's copy of the book has been compared in full (so a
+node that has just come back and met nobody yet does not take its empty book for the market), and while our clock is off most
+neighbours' by more than an eighth of an epoch.
 """
 
 from typing import assert_never
 
 from orderbook.core.arrivals import Arrivals
 from orderbook.core.auction import auction_seed
-from orderbook.core.book import Book
+from orderbook.core.book import Book, Kept
 from orderbook.core.clockwatch import judge
 from orderbook.core.craft import Craft
 from orderbook.core.events import (
@@ -80,9 +81,13 @@ class Market:
         return tuple(sorted(self._books))
 
     def ready(self, book: bytes) -> bool:
-        """Whether our copy of ``book`` has been compared in full with a present neighbour's, or there is none to compare."""
-        following = [one for one in self._neighbours.values() if book in one.books]
-        return not following or any(book in one.reconciled for one in following)
+        """Whether our copy of ``book`` has been compared in full with that of a neighbour who is here now."""
+        return any(book in one.reconciled for one in self._neighbours.values() if book in one.books)
+
+    def messages(self, book: bytes) -> tuple[Kept, ...] | None:
+        """What our copy of ``book`` is made of, the latest key epoch first; None when we do not follow it."""
+        kept = self._books.get(book)
+        return None if kept is None else kept.messages()
 
     def statistics(self) -> dict[str, int]:
         """Sizes, for people and metrics."""
@@ -200,7 +205,9 @@ class Market:
     def _refusal(self, book: bytes) -> str:
         if self.skewed:
             return CLOCK_SKEWED
-        return "" if self.ready(book) else "not-ready"
+        if self.ready(book):
+            return ""
+        return "not-ready" if any(book in one.books for one in self._neighbours.values()) else "alone"
 
     def _tell_roots(self, epoch: int, now: Instant) -> None:
         """Each neighbour hears the roots that are not what he last heard, and what time we have."""

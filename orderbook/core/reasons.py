@@ -11,6 +11,7 @@ from wire.money import show_msat
 CLOCK_SKEWED: Final = "clock-skewed"
 SENTENCES: Final = {
     "not-ready": "the order book is still being compared with the neighbours'",
+    "alone": "no other node that follows this order book is connected",
     CLOCK_SKEWED: "this machine's clock is too far from its neighbours', so it does not trade",
     "not-in-book": "our order was not in the book in time for this epoch",
     "no-answer": "the seller we were matched with did not answer in time",

@@ -74,6 +74,11 @@ def _add_books_and_channels(app: FastAPI, service: NodeService) -> None:
         await service.watch(article)
         return service.books()
 
+    @app.get("/v1/books/{book}/messages", summary="What this node's copy of a book is made of")
+    async def messages(book: str) -> dict[str, Any]:
+        """Orders, closes and proofs, the latest key epoch first: books differ in what one node lacks or heard late."""
+        return service.book_messages(book)
+
     @app.post("/v1/channels/close", summary="Close all channels on chain")
     async def close_channels(
         reason: Annotated[str, Query(max_length=REASON_MAX_CHARS)] = "asked by the owner",

@@ -306,7 +306,7 @@ class Brain:
         ]
 
     def _cleared(self, effect: book.Cleared, now: Instant) -> list[Any]:
-        noted = self.shop.cleared(effect)
+        noted = self.shop.cleared(effect, now)
         return [*noted, *self.desk.handle(effect, now)]
 
     def _agreed(self, effect: book.Agreed, now: Instant) -> list[Any]:

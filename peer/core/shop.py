@@ -12,7 +12,7 @@ from orderbook.core.messages import Side, SignedMatch, book_id
 from orderbook.core.tape import Series, Tape
 from peer.core.events import Facts, Notice
 from peer.core.terms import NO_CHAIN, Terms, escrow_terms, free_terms, terms_hash
-from wire.moments import SECOND
+from wire.moments import SECOND, Instant
 from wire.network import Network
 
 
@@ -28,8 +28,8 @@ class Shelf:
 class Seen:
     """The latest auction of a book. Its depth is added up when it is asked for, once."""
 
-    def __init__(self, result: Cleared) -> None:
-        self.result = result
+    def __init__(self, result: Cleared, cleared_us: Instant) -> None:
+        self.result, self.cleared_us = result, cleared_us
         self._depth: Depth | None = None
 
     @property
@@ -110,12 +110,12 @@ class Shop:
         if self.tape is not None:
             self.tape.agreed(match.book, match.epoch, match.price_msat, match.quantity)
 
-    def cleared(self, result: Cleared) -> list[Notice]:
+    def cleared(self, result: Cleared, now: Instant) -> list[Notice]:
         """Remember the latest auction of a book, for people to see."""
         shelf = self.shelves.get(result.book)
         if shelf is None:
             return []
-        self._last[result.book] = Seen(result)
+        self._last[result.book] = Seen(result, now)
         if self.tape is not None:
             self.tape.cleared(result)
         return [Notice(kind="book", facts={"what": "cleared", **self._line(shelf)})]
@@ -156,6 +156,8 @@ class Shop:
             **line,
             "epoch": result.epoch,
             "root": result.root.hex(),
+            "again": result.again,
+            "cleared_us": seen.cleared_us,
             "refusal": result.refusal,
             "buy_units": sum(one.quantity for one in result.buys),
             "sell_units": sum(one.quantity for one in result.sells),

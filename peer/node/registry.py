@@ -72,9 +72,9 @@ class Registry:
             raise Refused("workers-full", f"there are {HTTP_WORKERS_MAX} registered workers already")
         worker = HttpWorker(name, article, url, client=self._client, nursery=self._nursery, changed=lambda: self._changed(worker))
         self._http[name] = self._workers[name] = worker
+        self._told[name] = (1, "")  # before anything is awaited: the same worker may register twice at once
         order = next(self._numbers)
         await self._tell(SellAsked(order=order, article=article, worker=name, ask_msat=None, slots=1, ahead=False))
-        self._told[name] = (1, "")
         self._changed(worker)
         return worker
 

@@ -83,6 +83,7 @@ class Service:
         self.articles = quotes.articles
         self.depth = quotes.depth
         self.prices = quotes.prices
+        self.book_messages = views.book_messages
         self.mandates = views.mandates
         self.stopping = False
 

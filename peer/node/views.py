@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, assert_never
 
+from orderbook.core.book import Kept
+from orderbook.core.messages import Close, EquivocationProof, Order
 from peer.api.service import Json
 from peer.core.brain import Brain
 from peer.core.deal import FINAL, Deal, Phase, Role, Unit
@@ -14,8 +16,9 @@ from peer.node.registry import Worker
 from peer.workers.http import HttpWorker
 from wire.account import account_of
 from wire.effects import Save
+from wire.errors import Refused
 from wire.keys import PeerId, peer_id_of, public_of, show_peer
-from wire.limits import COURIER_PEERS_MAX
+from wire.limits import API_BOOK_MESSAGES_MAX, COURIER_PEERS_MAX
 
 _COUNTED: Final = (Phase.FINISHED, Phase.RESULT_DISPUTED)
 
@@ -187,6 +190,44 @@ class Views:
     def books(self) -> list[Json]:
         """The books we take part in, with their latest auction."""
         return [{**line, "ready": self._brain.market.ready(bytes.fromhex(line["book"]))} for line in self._brain.shop.statement()]
+
+    def book_messages(self, book: str) -> Json:
+        """One book, message by message: what each is, and the first epoch that it counts for here."""
+        try:
+            kept = self._brain.market.messages(bytes.fromhex(book))
+        except ValueError:
+            kept = None
+        if kept is None:
+            raise Refused("unknown-book", "this node follows no such book; see /v1/books")
+        return {
+            "book": book.lower(),
+            "messages": [_message(one) for one in kept[:API_BOOK_MESSAGES_MAX]],
+            "more": max(0, len(kept) - API_BOOK_MESSAGES_MAX),
+        }
+
+
+def _message(kept: Kept) -> Json:
+    heard = kept.heard
+    line: Json = {"id": heard.id.hex(), "key_epoch": heard.key_epoch, "known_epoch": kept.known_epoch}
+    match heard.body:
+        case Order() as order:
+            return {
+                **line,
+                "kind": "order",
+                "account": _account(order.owner),
+                "side": order.side.name.lower(),
+                "slot": order.slot,
+                "sequence": order.sequence,
+                "price_msat": order.price_msat,
+                "quantity": order.quantity,
+                "last_epoch": order.last_epoch,
+            }
+        case Close() as close:
+            return {**line, "kind": "close", "account": _account(close.owner), "order": close.order.hex()}
+        case EquivocationProof() as proof:
+            return {**line, "kind": "proof", "account": _account(proof.signer)}
+        case _:
+            assert_never(heard.body)
 
 
 def peer_facts(peer: PeerId) -> Json:

@@ -9,6 +9,7 @@ import trio
 from peer.api.server import bind_loopback, serve_api
 from peer.api.service import Json
 from wire.digest import content_id
+from wire.errors import Refused
 
 TOKEN = "the-token-of-this-test"
 DAY: Json = {"matches": 2, "units": 3, "sum_msat": 8_550_000, "mean_msat": 2_850_000, "min_msat": 2_850_000}
@@ -145,6 +146,11 @@ class FakeNode:
             "slots": [SLOT],
             "quartiles": None,
         }
+
+    def book_messages(self, book: str) -> Json:
+        if book != "b0":
+            raise Refused("unknown-book", "no such book")
+        return {"book": book, "messages": [], "more": 0}
 
     async def watch(self, article: str) -> None:
         self.watched.append(article)

@@ -35,6 +35,13 @@ async def test_following_the_books_of_an_article() -> None:
         assert one.node.watched == ["net.bitwrk/rays/1"]
 
 
+async def test_what_a_book_is_made_of() -> None:
+    async with served() as one, one.client() as client:
+        assert (await client.get("/v1/books/b0/messages")).json() == {"book": "b0", "messages": [], "more": 0}
+        answer = await client.get("/v1/books/b1/messages")
+        assert (answer.status_code, answer.json()["error"]) == (404, "unknown-book")
+
+
 async def test_close_channels() -> None:
     async with served() as one, one.client() as client:
         answer = await client.post("/v1/channels/close", params={"reason": "moving house"})

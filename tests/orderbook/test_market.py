@@ -508,24 +508,31 @@ def test_a_slept_epoch_is_counted_and_not_traded(alone: Alone) -> None:
     assert not [one for one in effects if isinstance(one, Cleared)]
 
 
-def test_ready_alone_and_after_one_full_comparison() -> None:
+def test_ready_after_one_full_comparison_and_never_alone() -> None:
+    """A node that comes back to an empty book before it has met anybody must not take that for the market."""
     one = Alone()
     one.do(Follow(book=BOOK))
-    assert one.market.ready(BOOK)
-    effects = one.meet()
     assert not one.market.ready(BOOK)
     one.now = Instant(REGTEST.clock.freeze(EPOCH) + 1)
+    (view,) = [each for each in one.do(Tick()) if isinstance(each, Cleared)]
+    assert view.refusal == "alone"
+    effects = one.meet()
+    assert not one.market.ready(BOOK)
+    one.now = Instant(REGTEST.clock.freeze(EPOCH + 1) + 1)
     (view,) = [each for each in one.do(Tick()) if isinstance(each, Cleared)]
     assert view.refusal == "not-ready"
     ((_, ask),) = sent(effects, Ask)
     one.hear(Answer(book=BOOK, session=ask.session, message=b"\x61"))
     assert one.market.ready(BOOK)
     one.do(NeighbourDown(peer=PEER))
-    assert one.market.ready(BOOK)
+    assert not one.market.ready(BOOK)
     one.meet(OTHER)
     assert not one.market.ready(BOOK)  # what happened while we were alone is unknown
     one.hear(Hello(network="regtest", moment_us=one.now, books=()), OTHER)
-    assert one.market.ready(BOOK)
+    assert not one.market.ready(BOOK)
+    one.now = Instant(REGTEST.clock.freeze(EPOCH + 2) + 1)
+    (view,) = [each for each in one.do(Tick()) if isinstance(each, Cleared)]
+    assert view.refusal == "alone"  # who does not follow the book does not count
 
 
 def test_unfollowed_books_are_forgotten(alone: Alone) -> None:

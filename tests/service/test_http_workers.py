@@ -325,6 +325,15 @@ async def test_the_market_hears_of_a_worker_when_it_comes_works_and_goes() -> No
         assert caught.value.code == "unknown-worker"
 
 
+async def test_a_worker_that_registers_twice_at_once_is_one_worker() -> None:
+    async with handyman() as man, office() as place:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(place.registry.register, "one", "foobar", man.url)
+        assert place.told == [SellAsked(order=100, article="foobar", worker="one", ask_msat=None, slots=1, ahead=False)]
+        assert [event["state"] for event in place.feed.kept()] == ["idle"]
+
+
 async def test_news_that_find_the_inbox_full_are_told_later() -> None:
     async with handyman() as man, office() as place:
         worker = await place.registry.register("one", "foobar", man.url)

@@ -13,10 +13,12 @@ import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
-from orderbook.core.events import Admitted
+from orderbook.core.events import Admitted, Publish
+from orderbook.core.messages import Close, Order, Side, read, seal_close, seal_order
 from peer.cli import words
 from peer.core.brain import TABLES, Brain
 from peer.core.deal import Deal, Phase, Role, Unit, new_unit, unit_key
+from peer.core.events import Notice, Tick, Watched
 from peer.core.ledger import UNIT_TABLE
 from peer.node.feed import Feed
 from peer.node.metrics import Metrics
@@ -24,10 +26,14 @@ from peer.node.notify import Notifier
 from peer.node.propagation import Propagation
 from peer.node.views import Views
 from tests.service.test_mandates import ARTICLE, KEY, START, brain_with, granted, sold_under_mandates
+from wire.account import account_of
 from wire.canon import pack
 from wire.effects import Save
+from wire.errors import Refused
 from wire.keys import SecretKey
 from wire.limits import API_EVENTS_BEHIND_MAX, API_EVENTS_KEPT
+from wire.moments import Instant
+from wire.network import REGTEST
 
 OTHER = SecretKey(bytes(range(2, 34))).public
 
@@ -298,3 +304,90 @@ def test_lines_for_the_journal_begin_with_their_priority(level: int, number: int
     lines = words.JournalLines().format(record(level, error=True)).splitlines()
     assert len(lines) > 2
     assert all(line.startswith(f"<{number}>") for line in lines)
+
+
+# --- books ----------------------------------------------------------------------------------------------------------------
+def test_a_book_is_told_message_by_message_with_the_epoch_it_counts_from() -> None:
+    brain = brain_with()
+    brain.handle(Watched(article=ARTICLE), START)
+    views = Views(brain, {}, Feed(1))
+    book = brain.shop.book(ARTICLE, True)
+    epoch = REGTEST.clock.epoch(START)
+    late = Instant(REGTEST.clock.freeze(epoch) + 1)
+    order = Order(
+        network="regtest",
+        book=book,
+        side=Side.SELL,
+        price_msat=7,
+        quantity=3,
+        first_epoch=epoch + 1,
+        last_epoch=epoch + 4,
+        owner=KEY.public,
+        slot=2,
+        sequence=9,
+        salt=bytes(16),
+    )
+    raw = seal_order(KEY, REGTEST, order)
+    order_id = read(REGTEST, raw).id
+    close = seal_close(KEY, REGTEST, Close(network="regtest", book=book, order=order_id, epoch=epoch + 2, owner=KEY.public))
+    brain.market.handle(Publish(message=raw), START)
+    brain.market.handle(Publish(message=close), late)
+    told = views.book_messages(book.hex())
+    account = account_of(KEY.public)
+    assert told == {
+        "book": book.hex(),
+        "more": 0,
+        "messages": [
+            {
+                "id": read(REGTEST, close).id.hex(),
+                "key_epoch": epoch + 2,
+                "known_epoch": epoch + 1,
+                "kind": "close",
+                "account": account,
+                "order": order_id.hex(),
+            },
+            {
+                "id": order_id.hex(),
+                "key_epoch": epoch + 1,
+                "known_epoch": epoch if REGTEST.clock.freeze(epoch) >= START else epoch + 1,
+                "kind": "order",
+                "account": account,
+                "side": "sell",
+                "slot": 2,
+                "sequence": 9,
+                "price_msat": 7,
+                "quantity": 3,
+                "last_epoch": epoch + 4,
+            },
+        ],
+    }
+    for unknown in ("00" * 32, "", "no hex"):
+        with pytest.raises(Refused) as caught:
+            views.book_messages(unknown)
+        assert caught.value.code == "unknown-book"
+
+
+def test_a_long_book_is_told_as_far_as_one_answer_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.node.views.API_BOOK_MESSAGES_MAX", 1)
+    brain = brain_with()
+    brain.handle(Watched(article=ARTICLE), START)
+    book, epoch = brain.shop.book(ARTICLE, True), REGTEST.clock.epoch(START)
+    for number in range(3):
+        close = Close(network="regtest", book=book, order=bytes([number]) * 32, epoch=epoch + number % 2, owner=KEY.public)
+        brain.market.handle(Publish(message=seal_close(KEY, REGTEST, close)), START)
+    told = Views(brain, {}, Feed(1)).book_messages(book.hex())
+    assert (len(told["messages"]), told["more"]) == (1, 2)
+    assert told["messages"][0]["key_epoch"] == epoch + 1
+
+
+def test_a_cleared_auction_is_told_with_its_moment() -> None:
+    brain = brain_with()
+    brain.handle(Watched(article=ARTICLE), START)
+    epoch = REGTEST.clock.epoch(START) + 1
+    now = Instant(REGTEST.clock.freeze(epoch) + 5)
+    brain.handle(Tick(), Instant(REGTEST.clock.start(epoch)))
+    notices = [one for one in brain.handle(Tick(), now) if isinstance(one, Notice) and one.kind == "book"]
+    assert {(one.facts["epoch"], one.facts["cleared_us"], one.facts["again"], one.facts["refusal"]) for one in notices} == {
+        (epoch, now, False, "alone")
+    }
+    assert len(notices) == 2
