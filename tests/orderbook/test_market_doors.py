@@ -98,20 +98,6 @@ def test_what_a_book_is_made_of() -> None:
     assert [(each.heard.raw, each.known_epoch) for each in kept] == [(later, EPOCH), (sooner, EPOCH)]
 
 
-def test_when_it_wants_to_be_woken() -> None:
-    one = Alone()
-    one.do(Tick())
-    assert one.market.next_deadline() is None  # nobody here and nothing to clear
-    one.do(Follow(book=BOOK))
-    assert one.market.next_deadline() == at(ms=400)  # two thirds of the way to the freeze
-    one.now = at(ms=400)
-    one.do(Tick())
-    assert one.market.next_deadline() == at(ms=600) + 1
-    assert len(views(after_freeze(one, EPOCH))) == 1
-    assert one.market.next_deadline() == at(EPOCH + 1, ms=400)
-    assert one.market.resume(one.now) == ()
-
-
 def test_the_first_epoch_is_the_one_whose_freeze_is_still_to_come() -> None:
     for now, first in ((CLOCK.freeze(EPOCH), EPOCH), (Instant(CLOCK.freeze(EPOCH) + 1), EPOCH + 1)):
         one = Alone()
@@ -132,21 +118,6 @@ def test_nobody_is_his_own_neighbour_and_there_is_a_most(monkeypatch: pytest.Mon
     assert codes(one.do(NeighbourUp(peer=OTHER))) == ["neighbour-refused"]
     assert codes(one.do(NeighbourUp(peer=PEER))) == []  # he has come again
     assert one.market.statistics()["neighbours"] == 1
-
-
-def test_who_comes_is_greeted_with_our_books_and_our_clock() -> None:
-    one = Alone()
-    one.do(Follow(book=BOOK))
-    assert sent(one.do(NeighbourUp(peer=PEER)), Hello) == [(PEER, Hello(network="regtest", moment_us=one.now, books=(BOOK,)))]
-    one.do(NeighbourUp(peer=OTHER))
-    told = sent(one.do(Follow(book=SECOND_BOOK)), Hello)
-    assert sorted(told, key=lambda each: each[0]) == [
-        (peer, Hello(network="regtest", moment_us=one.now, books=tuple(sorted((BOOK, SECOND_BOOK)))))
-        for peer in sorted((PEER, OTHER))
-    ]
-    assert one.do(Follow(book=SECOND_BOOK)) == []
-    assert [hello.books for _, hello in sent(one.do(Unfollow(book=BOOK)), Hello)] == [(SECOND_BOOK,)] * 2
-    assert one.do(Unfollow(book=BOOK)) == []
 
 
 def test_there_is_a_most_of_books(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,17 +267,6 @@ def test_what_is_old_and_was_pulled_is_not_pushed_on(alone: Alone, first: int, *
 # --- the freeze -----------------------------------------------------------------------------------------------------------------
 
 
-def test_books_are_compared_with_everybody_shortly_before_the_freeze_once(alone: Alone) -> None:
-    ready(alone)
-    alone.now = Instant(at(ms=400) - 1)
-    assert sent(alone.do(Tick()), Ask) == []
-    alone.now = at(ms=400)
-    assert [peer for peer, _ in sent(alone.do(Tick()), Ask)] == [PEER]
-    ready(alone)
-    alone.now = at(ms=500)
-    assert sent(alone.do(Tick()), Ask) == []
-
-
 def test_roots_go_to_all_and_tell_of_shared_books() -> None:
     one = Alone()
     for book in (BOOK, SECOND_BOOK):
@@ -320,19 +280,6 @@ def test_roots_go_to_all_and_tell_of_shared_books() -> None:
         PEER: Roots(moment_us=one.now, epoch=EPOCH, roots=(BookRoot(book=BOOK, root=plain(read(REGTEST, raw).id)),)),
         OTHER: Roots(moment_us=one.now, epoch=EPOCH, roots=()),
     }
-
-
-def test_roots_are_compared_whoever_tells_first(alone: Alone) -> None:
-    def theirs(epoch: int, root: bytes, book: bytes = BOOK) -> Roots:
-        return Roots(moment_us=alone.now, epoch=epoch, roots=(BookRoot(book=book, root=root),))
-
-    alone.now = Instant(CLOCK.freeze(EPOCH))
-    assert codes(alone.hear(theirs(EPOCH, b"r" * 32))) == []  # we have none of this epoch yet
-    assert codes(after_freeze(alone, EPOCH)).count("roots-differ") == 1
-    assert codes(alone.hear(theirs(EPOCH, b"q" * 32))).count("roots-differ") == 1
-    assert "roots-differ" not in codes(alone.hear(theirs(EPOCH, NOTHING)))
-    assert "roots-differ" not in codes(alone.hear(theirs(EPOCH - 1, b"q" * 32)))
-    assert "roots-differ" not in codes(alone.hear(theirs(EPOCH, b"q" * 32, SECOND_BOOK)))
 
 
 def test_slept_epochs_are_counted_and_the_last_is_cleared(alone: Alone) -> None:
@@ -352,17 +299,6 @@ def test_a_late_driver_clears_the_epoch_before(alone: Alone) -> None:
     assert [view.epoch for view in views(after_freeze(alone, EPOCH + 1))] == [EPOCH + 1]
     alone.now = CLOCK.accept_by(EPOCH + 2)
     assert [view.epoch for view in views(alone.do(Tick()))] == [EPOCH + 2]  # the last moment
-
-
-def test_the_moment_of_the_freeze_itself_is_before_it(alone: Alone) -> None:
-    """What sleeps up to exactly the freeze still compares books, and clears the epoch before, not the one that freezes."""
-    ready(alone)
-    alone.now = CLOCK.freeze(EPOCH)
-    assert [peer for peer, _ in sent(alone.do(Tick()), Ask)] == [PEER]
-    alone.now = CLOCK.freeze(EPOCH + 1)
-    effects = alone.do(Tick())
-    assert (views(effects), codes(effects).count("epoch-missed")) == ([], 1)
-    assert [view.epoch for view in views(after_freeze(alone, EPOCH + 1))] == [EPOCH + 1]
 
 
 def test_time_begins_with_the_restart() -> None:
