@@ -220,9 +220,10 @@ async def test_inbound_places_are_given_back(monkeypatch: pytest.MonkeyPatch) ->
             await until(lambda: hub.statistics().connections == 0)
         async with hosts(2, first=20) as (two, three):
             await join(hub, one, two)
+            assert counter(hub, "peers-over-bound") == 0
             with pytest.raises(PeerUnreachable):
                 await three.connect(hub.addresses()[0])
-        assert counter(hub, "peers-over-bound") == 1
+        assert counter(hub, "peers-over-bound") >= 1  # a dial may try one address twice
 
 
 async def test_a_banned_peer_is_kept_out_until_pardoned() -> None:
