@@ -55,6 +55,7 @@ class Settings:
     log_level: str
     log_format: str
     sell: tuple[Offer, ...]
+    gossipsub: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,12 @@ def _switch(value: object) -> bool:
     return value
 
 
+def _bridge(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() - {"gossipsub"}:
+        raise _BadValue("it takes a table: [bridge] with gossipsub = true or false")
+    return _switch(value.get("gossipsub", False))
+
+
 def _satoshi(value: object) -> int:
     if type(value) is not int or not 0 <= value <= SUPPLY_MAX_SAT:
         raise _BadValue("it takes a whole number of satoshi")
@@ -204,6 +211,13 @@ TABLE: Final = (
     ),
     Setting(name="log_level", option="--log-level", default="info", read=_level, purpose="debug, info, warning or error"),
     Setting(name="log_format", option="--log-format", default="text", read=_format, purpose="text, or json: one object a line"),
+    Setting(
+        name="bridge",
+        option="--gossipsub",
+        default={},
+        read=_bridge,
+        purpose="gossipsub = true carries orders to and from a GossipSub topic as well, for other stacks of libp2p",
+    ),
     Setting(
         name="sell", option=None, default=(), read=_offers, purpose="what bitwrk sell puts up when its command line says nothing"
     ),
@@ -291,4 +305,5 @@ def _checked(home: Path, path: Path, values: Mapping[str, object]) -> Settings:
         log_level=values["log_level"],  # type: ignore[arg-type]
         log_format=values["log_format"],  # type: ignore[arg-type]
         sell=values["sell"],  # type: ignore[arg-type]
+        gossipsub=bool(values["bridge"]),
     )

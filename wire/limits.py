@@ -39,6 +39,14 @@ SILENCE_MAX_S: Final = 45
 LETTER_LIFE_S: Final = 60
 COURIER_PEERS_MAX: Final = 1_024
 KNOWN_PEERS_MAX: Final = 4_096
+GOSSIP_RPC_MAX_BYTES: Final = 1 << 20
+GOSSIP_STREAMS_PER_PEER_MAX: Final = 4
+GOSSIP_ITEMS_PER_S: Final = 200  # messages, ids and control entries from one forwarder
+GOSSIP_ITEMS_MAX: Final = 2_000
+GOSSIP_BYTES_PER_S: Final = 1 << 20
+GOSSIP_BYTES_MAX: Final = 8 << 20
+GOSSIP_OUTBOX: Final = 8  # what we want to publish and cannot yet
+GOSSIP_QUEUE_RPCS: Final = 32  # waiting for one peer of the topic
 
 # --- order book --------------------------------------------------------------------------------------------
 ORDER_MAX_BYTES: Final = 1_024
@@ -83,6 +91,11 @@ RELAY_QUEUE_BYTES: Final = 32 << 20
 RELAY_TOKENS_PER_S: Final = 4_000
 RELAY_TOKENS_MAX: Final = 40_000
 PULLS_PER_TOKEN: Final = 16  # ids: to look a message up is cheaper than to judge one
+BRIDGE_INTERVAL_MS: Final = 600  # between two batches of ours on the topic
+BRIDGE_BATCH_MAX_BYTES: Final = 1 << 16
+BRIDGE_OUTBOX_MESSAGES: Final = 4_096
+BRIDGE_TOKENS_PER_S: Final = 1_000  # messages that the topic may bring, from everybody together
+BRIDGE_TOKENS_MAX: Final = 10_000
 AGREEMENTS_PER_EPOCH_MAX: Final = 4_096
 AUCTION_DEPTH: Final = 4
 AUCTION_ORDERS_MAX: Final = 1 << 32  # on one side; sums of their units stay exact

@@ -77,6 +77,24 @@ class Providers(Protocol):
         ...
 
 
+Heard = Callable[[PeerId, PeerId, bytes], None]
+"""``heard(forwarder, author, data)``: something new was published. It must not wait. When it raises, nothing is passed on to
+others; ``Misbehaved`` lowers the forwarder's standing besides.
+"""
+
+
+class Topic(Protocol):
+    """One topic that other stacks of libp2p publish and listen on. Nothing about it is reliable."""
+
+    def join_topic(self, topic: str, heard: Heard) -> None:
+        """Take part from now on, and call ``heard`` for what others publish."""
+        ...
+
+    def publish(self, data: bytes) -> bool:
+        """Publish as soon as it goes; never waits. False when it was dropped, which is counted."""
+        ...
+
+
 class Journal(Protocol):
     """Tables of small rows that survive a kill at any moment."""
 

@@ -80,7 +80,15 @@ class Compare:
     peer: PeerId
 
 
-MarketEvent = Tick | NeighbourUp | NeighbourDown | FrameIn | Checked | Follow | Unfollow | Publish | Compare
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeIn:
+    """A batch came over the topic for other stacks. ``author`` has signed it; who forwarded it answers for its envelope only."""
+
+    author: PeerId
+    messages: tuple[bytes, ...]
+
+
+MarketEvent = Tick | NeighbourUp | NeighbourDown | FrameIn | Checked | Follow | Unfollow | Publish | Compare | BridgeIn
 
 
 # --- market: effects ---------------------------------------------------------------------------------------
@@ -153,7 +161,14 @@ class Admitted:
     slack_us: tuple[int, ...]
 
 
-MarketEffect = SendFrame | Check | Meet | Shares | Cleared | ClockJudged | Admitted | Count | Blame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeOut:
+    """Publish this batch on the topic for other stacks."""
+
+    batch: bytes
+
+
+MarketEffect = SendFrame | Check | Meet | Shares | Cleared | ClockJudged | Admitted | BridgeOut | Count | Blame
 
 
 # --- desk: events ------------------------------------------------------------------------------------------

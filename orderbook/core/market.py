@@ -15,9 +15,11 @@ from typing import assert_never
 from orderbook.core.arrivals import Arrivals
 from orderbook.core.auction import auction_seed
 from orderbook.core.book import Book, Kept
+from orderbook.core.bridge import Bridge
 from orderbook.core.clockwatch import judge
 from orderbook.core.craft import Craft
 from orderbook.core.events import (
+    BridgeIn,
     Check,
     Checked,
     Cleared,
@@ -71,6 +73,7 @@ class Market:
         self._checks: list[CheckItem] = []
         self._arrivals = Arrivals(network.clock)
         self._duplicates = 0
+        self.bridge = Bridge()
         self.skewed = False
 
     # --- what others ask ------------------------------------------------------------------------------------
@@ -122,10 +125,14 @@ class Market:
                 self._publish(message, now)
             case Compare(book=book, epoch=epoch, peer=peer):
                 self._out += self._reconciler.compare(peer, book, epoch, now)
+            case BridgeIn():
+                for raw in self.bridge.bring(event, now):
+                    self._take(self.bridge, raw, now, None)
             case _:
                 assert_never(event)
         self._out += self._greeter.greet(now)
         self._out += self._reconciler.due(now)
+        self._out += self.bridge.leaving(now)
         self._flush(now)
         out, self._out = tuple(self._out), []
         return out
@@ -137,7 +144,7 @@ class Market:
 
     def next_deadline(self) -> Instant | None:
         """When ``Tick`` is due at the latest."""
-        moments: list[Instant] = []
+        moments = self.bridge.due()
         if self._next_epoch is not None and (self._books or self._neighbours):
             moments.append(self._advance_at)
         parts = (self._pusher.next_due, self._greeter.next_due, self._reconciler.next_due)
@@ -439,6 +446,7 @@ class Market:
         if pulled and heard.key_epoch < self._clock.epoch(now):
             return
         self._out += self._pusher.push(heard, born)
+        self.bridge.offer(heard)
 
     # --- reconciliation -------------------------------------------------------------------------------------
 

@@ -4,9 +4,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from orderbook.core.bucket import Bucket
 from orderbook.core.frames import FRAMES, Batch
 from orderbook.core.session import Session
+from wire.bucket import Bucket
 from wire.errors import Misbehaved
 from wire.keys import PeerId
 from wire.limits import (

@@ -39,6 +39,10 @@ LogLevelOption = Annotated[
 LogFormatOption = Annotated[
     str | None, typer.Option("--log-format", metavar="FORMAT", help="text (the default), or json: one object a line.")
 ]
+GossipsubOption = Annotated[
+    bool | None,
+    typer.Option("--gossipsub", help="Carry orders over a GossipSub topic too, for other stacks of libp2p."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
@@ -51,6 +55,7 @@ def settings_from(
     chain: str | None,
     log_level: str | None,
     log_format: str | None,
+    gossipsub: bool | None,
 ) -> Settings:
     """The settings of the chosen home, overridden by what the command line says. Raises ``LocalFault``."""
     said = {
@@ -61,6 +66,7 @@ def settings_from(
         "chain": chain,
         "log_level": log_level,
         "log_format": log_format,
+        "bridge": {"gossipsub": True} if gossipsub else None,
     }
     return load_settings(home_folder(home), said)
 

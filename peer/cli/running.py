@@ -9,6 +9,7 @@ from peer.cli.options import (
     ApiPortOption,
     BootstrapOption,
     ChainOption,
+    GossipsubOption,
     HomeOption,
     ListenOption,
     LogFormatOption,
@@ -42,9 +43,10 @@ def node(
     chain: ChainOption = None,
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = None,
+    gossipsub: GossipsubOption = None,
 ) -> None:
     """Run a node until it is stopped. It buys for local programs and helps the network; it sells nothing."""
-    _run(settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format), ())
+    _run(settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format, gossipsub), ())
 
 
 def sell(
@@ -81,6 +83,7 @@ def sell(
     chain: ChainOption = None,
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = None,
+    gossipsub: GossipsubOption = None,
 ) -> None:
     """Run a node that sells the work of this machine until it is stopped. Without a worker it sells what config.toml says."""
     offer = None
@@ -98,7 +101,7 @@ def sell(
             offer = check_offer(given)
         except Refused as refused:
             raise typer.BadParameter(refused.sentence) from None
-    settings = settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format)
+    settings = settings_from(home, api_port, listen, bootstrap, network, chain, log_level, log_format, gossipsub)
     offers = (offer,) if offer is not None else settings.sell
     if not offers:
         raise typer.BadParameter("name a --worker or a --command, or write offers into config.toml")

@@ -188,6 +188,7 @@ class Brain:
             book.NeighbourDown: self._to_market,
             book.FrameIn: self._to_market,
             book.Checked: self._to_market,
+            book.BridgeIn: self._to_market,
         }
 
     def _between_parts(self) -> dict[type, Callable[[Any, Instant], list[Any]]]:

@@ -30,7 +30,14 @@ from peer.net.dialler import Dialler, unreachable
 from peer.net.guards import Guard, RawHandler
 from peer.net.yamux import bounded_yamux
 from wire.keys import PeerId, SecretKey
-from wire.limits import DIAL_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, KAD_STREAM_TIMEOUT_S, KAD_STREAMS_PER_PEER_MAX, PEERS_MAX
+from wire.limits import (
+    DIAL_TIMEOUT_S,
+    GOSSIP_STREAMS_PER_PEER_MAX,
+    HANDSHAKE_TIMEOUT_S,
+    KAD_STREAM_TIMEOUT_S,
+    KAD_STREAMS_PER_PEER_MAX,
+    PEERS_MAX,
+)
 
 _CLOSE_S: Final = 3.0
 _PRUNE_FROM: Final = 3 * PEERS_MAX // 4
@@ -122,6 +129,8 @@ class Engine:
         def set_guarded(protocol: Any, handler: RawHandler) -> None:
             if "/kad/" in str(protocol):
                 guarded = self._guard.wrap("kad", handler, limit_s=KAD_STREAM_TIMEOUT_S, per_peer=KAD_STREAMS_PER_PEER_MAX)
+            elif str(protocol).startswith("/meshsub/"):
+                guarded = self._guard.wrap("gossip", handler, per_peer=GOSSIP_STREAMS_PER_PEER_MAX)
             else:
                 guarded = self._guard.wrap(str(protocol), handler)
             plain_set(protocol, guarded)

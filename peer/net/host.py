@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -27,7 +27,10 @@ from wire.keys import BadKey, PeerId, SecretKey, public_of, show_peer
 from wire.limits import KNOWN_PEERS_MAX
 from wire.moments import Instant
 from wire.network import Network
-from wire.ports import PeerUnreachable, Stream
+from wire.ports import Heard, PeerUnreachable, Stream
+
+if TYPE_CHECKING:
+    from peer.net.gossip import Gossip
 
 _RESTART_FIRST_S: Final = 0.5
 _RESTART_MAX_S: Final = 30.0
@@ -58,6 +61,7 @@ class Net:
         self._since: dict[PeerId, Instant] = {}
         self._engine: Engine | None = None
         self._kad: Kad | None = None
+        self._gossip: Gossip | None = None
         self._nursery: trio.Nursery | None = None
         self._up = trio.Event()
         self._stopping = trio.Event()
@@ -118,6 +122,7 @@ class Net:
             table=kad.table_size() if kad is not None else 0,
             records=kad.records() if kad is not None else 0,
             addresses_known=len(self._book),
+            topic_peers=self._gossip.peers() if self._gossip is not None else 0,
             counters=dict(sorted(self._counters.items())),
         )
 
@@ -223,6 +228,20 @@ class Net:
         await self._running()
         return await self._kad.find(key, most) if self._kad is not None else ()
 
+    # --- a topic -------------------------------------------------------------------------------------------
+
+    def join_topic(self, topic: str, heard: Heard) -> None:
+        """Take part in ``topic``, for as long as we live; see ``wire.ports.Topic``. To be called once."""
+        from peer.net.gossip import Gossip  # only here: without a topic nothing of it is loaded
+
+        self._gossip = Gossip(topic, heard, self._counters, self._on_blame, self._unwanted)
+        if self._engine is not None and self._nursery is not None:
+            self._nursery.start_soon(self._gossip.run, self._engine.host)
+
+    def publish(self, data: bytes) -> bool:
+        """Publish on the topic; see ``wire.ports.Topic``."""
+        return self._gossip is not None and self._gossip.publish(data)
+
     # --- life ----------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[LocalFault | None]) -> None:
@@ -288,6 +307,8 @@ class Net:
         for protocol, handler in self._handlers.items():
             engine.serve(protocol, self._framed(handler))
         nursery.start_soon(self._kad.run)
+        if self._gossip is not None:
+            nursery.start_soon(self._gossip.run, engine.host)
         nursery.start_soon(self._prune, engine)
         self._engine, self._nursery = engine, nursery
         self._up.set()

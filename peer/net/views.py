@@ -29,4 +29,5 @@ class Statistics:
     table: int
     records: int
     addresses_known: int
+    topic_peers: int
     counters: dict[str, int]

@@ -14,7 +14,8 @@ from cafs.shell.store import Store
 from dht.core import events as dht
 from dht.core.directory import Directory
 from dht.shell.directory import DirectoryService
-from orderbook.core.events import Shares
+from orderbook.core.bridge import open_batch, topic_of
+from orderbook.core.events import BridgeIn, Shares
 from orderbook.shell.relay import RelayService
 from peer.api.service import Json
 from peer.config import Settings
@@ -40,7 +41,7 @@ from peer.offer import Offer
 from peer.workers.pool import open_pool
 from wire.account import account_of
 from wire.effects import Blame
-from wire.errors import BitwrkError, LocalFault, Misbehaved, Refused
+from wire.errors import BitwrkError, Ignore, LocalFault, Misbehaved, Refused
 from wire.keys import PeerId, SecretKey, show_peer
 from wire.moments import SECOND
 
@@ -151,6 +152,12 @@ class Assembly:
         blame = Blame(peer=peer, code=error.code, sentence=error.sentence, penalty=error.penalty)
         self.driver.tell_nowait(blame)
 
+    def _bridged(self, _: PeerId, author: PeerId, data: bytes) -> None:
+        """Somebody has published orders on the topic that other stacks share."""
+        messages = open_batch(data)
+        if not self.driver.tell_nowait(BridgeIn(author=author, messages=messages)):
+            raise Ignore("inbox-full", "this node has too much to do to hear the topic")
+
     def _follow(self, article: str) -> None:
         self._directory.tell(dht.Announce(article=article))
         self._directory.tell(dht.Seek(article=article))
@@ -204,6 +211,9 @@ class Assembly:
         await self._nursery.start(self._directory.run)
         self.net.on_peer(self._connection("up", dht.PeerUp), self._connection("down", dht.PeerDown))
         self.net.on_blame(self._blame)
+        if self._settings.gossipsub:
+            self.net.join_topic(topic_of(self._settings.network), self._bridged)
+            self.brain.market.bridge.open()
         if self._money:
             self._nursery.start_soon(self._money.watcher.run, self.driver.tell)
             self._nursery.start_soon(self._watch_balance, self._money)

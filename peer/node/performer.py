@@ -11,7 +11,7 @@ from cafs.shell.service import ContentService
 from cafs.shell.store import Store
 from escrow.core.events import FundingWanted, PhaseChanged, Submit, Unwatch, Watch
 from escrow.shell.watcher import Watcher
-from orderbook.core.events import Admitted, Check, ClockJudged, Meet, SendFrame, Shares
+from orderbook.core.events import Admitted, BridgeOut, Check, ClockJudged, Meet, SendFrame, Shares
 from orderbook.shell.relay import RelayService
 from peer.core import events as node
 from peer.net.courier import Courier
@@ -78,6 +78,7 @@ class Performer:
             Check: Checking(nursery, tell, tell_nowait),
             Admitted: self.propagation,
             ClockJudged: self._clock,
+            BridgeOut: self._publish,
             PhaseChanged: self._phase_changed,
             Count: self._count,
             node.Notice: lambda effect: feed.publish(effect.kind, **effect.facts),
@@ -115,6 +116,9 @@ class Performer:
         self.banished[PeerId(effect.peer)] = effect.sentence
         self._feed.publish("banned", **peer_facts(PeerId(effect.peer)), reason=effect.sentence)
         self._nursery.start_soon(self._net.ban, PeerId(effect.peer))
+
+    def _publish(self, effect: BridgeOut) -> None:
+        self._net.publish(effect.batch)  # when it is dropped, the network counts it
 
     def _clock(self, effect: ClockJudged) -> None:
         self.clock = effect

@@ -30,6 +30,7 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
         log_level="info",
         log_format="text",
         sell=(),
+        gossipsub=False,
     )
 
 
@@ -170,3 +171,13 @@ def test_defaults_in_the_table_are_themselves_valid() -> None:
 def test_one_version() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert project["project"]["version"] == VERSION
+
+
+def test_the_bridge_is_a_table_and_off(tmp_path: Path) -> None:
+    assert not load(tmp_path, "[bridge]\n").gossipsub
+    assert not load(tmp_path, "[bridge]\ngossipsub = false\n").gossipsub
+    assert load(tmp_path, "[bridge]\ngossipsub = true\n").gossipsub
+    assert load(tmp_path, bridge={"gossipsub": True}).gossipsub
+    for text in ("bridge = true\n", "[bridge]\ngossipsub = 1\n", "[bridge]\nother = true\n"):
+        with pytest.raises(LocalFault, match=r"config\.toml: bridge"):
+            load(tmp_path, text)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from orderbook.core.bucket import Bucket
 from orderbook.core.events import Follow, NeighbourDown, Publish, Tick, Unfollow
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Hello, Pull, Pulled, Roots
 from orderbook.core.messages import read
@@ -10,6 +9,7 @@ from orderbook.core.neighbour import Neighbour, batches
 from tests.bench.idle import idle
 from tests.orderbook.test_market import OTHER, PEER, Alone, codes, raw_order, sent
 from tests.orderbook.world import BOOK, EPOCH, at
+from wire.bucket import Bucket
 from wire.limits import BATCH_MAX_BYTES, BATCH_MAX_ORDERS, BOOKS_MAX, FRAME_MAX_BYTES, RELAY_TOKENS_MAX, RELAY_TOKENS_PER_S
 from wire.moments import Instant
 from wire.network import REGTEST
