@@ -11,14 +11,16 @@ class Bucket:
     """Holds at most ``most`` and gains ``per_s`` a second; full at first. Times that go back add nothing."""
 
     def __init__(self, per_s: int, most: int, now: Instant) -> None:
-        self._per_s, self._most = per_s, most
-        self._held = most * SECOND
+        self._per_s = per_s
+        self._held = self._full = most * SECOND
         self._at = now
 
     def _fill(self, now: Instant) -> None:
-        passed = max(0, now - self._at)
-        self._at = max(self._at, now)
-        self._held = min(self._most * SECOND, self._held + passed * self._per_s)
+        passed = now - self._at
+        if passed > 0:
+            self._at = now
+            held = self._held + passed * self._per_s
+            self._held = held if held < self._full else self._full
 
     def spend(self, amount: int, now: Instant) -> bool:
         """Take ``amount``, or nothing and say False when there is not so much."""
@@ -36,4 +38,4 @@ class Bucket:
     def well_filled(self, now: Instant) -> bool:
         """Whether a quarter is left: who keeps to this never empties the same bucket at the other end."""
         self._fill(now)
-        return self._held * _SHARE >= self._most * SECOND
+        return self._held * _SHARE >= self._full

@@ -80,6 +80,7 @@ RECONCILE_NEED_MAX: Final = BOOK_MESSAGES_MAX
 RECONCILE_INTERVAL_MS: Final = 4_000
 RECONCILE_TIMEOUT_MS: Final = 3_000
 RECONCILE_SESSIONS_MAX: Final = 32  # that we keep open with one neighbour; further books wait their turn
+RECONCILE_WARM_NEIGHBOURS: Final = 3  # compared with shortly before a freeze, of each book
 RECONCILE_WINDOW_IDS: Final = 2_048  # of one session, asked for or waiting for verification
 RECONCILE_BYTES_PER_S: Final = 256 << 10  # reconciliation messages with one neighbour, both directions
 RECONCILE_BYTES_MAX: Final = 16 << 20

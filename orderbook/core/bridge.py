@@ -84,10 +84,10 @@ class Bridge(Neighbour):
             return Instant(0)
         return after(self._last_batch, BRIDGE_INTERVAL_MS * MILLISECOND)
 
-    def due(self) -> list[Instant]:
-        """When the next batch leaves, if one waits."""
-        at = self.flush_at()
-        return [] if at is None else [at]
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to send or to tell."""
+        return bool(self._box or self._counts)
 
     def leaving(self, now: Instant) -> list[BridgeOut | Count]:
         """What was dropped since, and the batch that leaves now if one is due; what does not fit waits for the next."""

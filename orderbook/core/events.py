@@ -10,6 +10,7 @@ from orderbook.core.auction import Entry, Fill
 from orderbook.core.messages import CheckItem, Side, SignedMatch
 from wire.effects import Blame, Count, Save
 from wire.keys import PeerId
+from wire.values import value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class NeighbourDown:
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class FrameIn:
     """A frame came over the relay stream."""
 
@@ -42,7 +43,7 @@ class FrameIn:
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Checked:
     """The answer to ``Check``: ids of items whose signatures are good, and of those whose are bad."""
 
@@ -94,7 +95,7 @@ MarketEvent = Tick | NeighbourUp | NeighbourDown | FrameIn | Checked | Follow | 
 # --- market: effects ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SendFrame:
     """Send a frame over the relay stream with ``peer``."""
 
@@ -102,7 +103,7 @@ class SendFrame:
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Check:
     """Verify these signatures and answer with ``Checked``."""
 

@@ -107,16 +107,16 @@ class Market:
         """Take one event; returns what is to be done. Never raises for anything a peer sent."""
         self._advance(now)
         match event:
+            case FrameIn(peer=peer, frame=frame):
+                self._frame_in(peer, frame, now)
+            case Checked(good=good, bad=bad):
+                self._checked(good, bad, now)
             case Tick():
                 pass
             case NeighbourUp(peer=peer):
                 self._up(peer, now)
             case NeighbourDown(peer=peer):
                 self._down(peer)
-            case FrameIn(peer=peer, frame=frame):
-                self._frame_in(peer, frame, now)
-            case Checked(good=good, bad=bad):
-                self._checked(good, bad, now)
             case Follow(book=book):
                 self._follow(book, now)
             case Unfollow(book=book):
@@ -130,12 +130,20 @@ class Market:
                     self._take(self.bridge, raw, now, None)
             case _:
                 assert_never(event)
-        self._out += self._greeter.greet(now)
-        self._out += self._reconciler.due(now)
-        self._out += self.bridge.leaving(now)
-        self._flush(now)
+        self._finish_turn(now)
         out, self._out = tuple(self._out), []
         return out
+
+    def _finish_turn(self, now: Instant) -> None:
+        """What has become due. The first three rest most of the time, and are asked before they are called."""
+        if self._greeter.next_due is not None:
+            self._out += self._greeter.greet(now)
+        due = self._reconciler.next_due
+        if due is not None and due <= now:
+            self._out += self._reconciler.due(now)
+        if self.bridge.busy:
+            self._out += self.bridge.leaving(now)
+        self._flush(now)
 
     def resume(self, now: Instant) -> tuple[MarketEffect, ...]:
         """Nothing survives a restart here, so nothing is owed."""
@@ -144,11 +152,13 @@ class Market:
 
     def next_deadline(self) -> Instant | None:
         """When ``Tick`` is due at the latest."""
-        moments = self.bridge.due()
-        if self._next_epoch is not None and (self._books or self._neighbours):
-            moments.append(self._advance_at)
-        parts = (self._pusher.next_due, self._greeter.next_due, self._reconciler.next_due)
-        return min((*moments, *(one for one in parts if one is not None)), default=None)
+        epochs = self._advance_at if self._next_epoch is not None and (self._books or self._neighbours) else None
+        found: Instant | None = None
+        parts = (self.bridge.flush_at(), epochs, self._pusher.next_due, self._greeter.next_due, self._reconciler.next_due)
+        for moment in parts:
+            if moment is not None and (found is None or moment < found):
+                found = moment
+        return found
 
     # --- epochs ---------------------------------------------------------------------------------------------
 
@@ -477,4 +487,5 @@ class Market:
         if self._checks:
             self._out.append(Check(items=tuple(self._checks)))
             self._checks = []
-        self._out += self._pusher.flush(now)
+        if self._pusher.waits(now):
+            self._out += self._pusher.flush(now)

@@ -68,6 +68,7 @@ class Neighbour:
         self._bytes = Bucket(RECONCILE_BYTES_PER_S, RECONCILE_BYTES_MAX, now)
         self._rounds = Bucket(RECONCILE_ROUNDS_PER_S, RECONCILE_ROUNDS_BURST, now)
         self._offsets: deque[int] = deque(maxlen=_SAMPLES)
+        self._best_offset = 0
 
     def part(self, book: bytes) -> None:
         """One of us has left ``book``."""
@@ -120,11 +121,16 @@ class Neighbour:
         if waiting is not None:
             self._box_bytes -= len(waiting[0]) + _FRAMING_BYTES
 
+    def knows(self, message_id: bytes) -> bool:
+        """Whether he has shown this message, or it is on its way to him."""
+        return message_id in self._known
+
     def _learn(self, message_id: bytes) -> None:
-        self._known.pop(message_id, None)
-        self._known[message_id] = None
-        if len(self._known) > RELAY_KNOWN_IDS:
-            del self._known[next(iter(self._known))]
+        known = self._known
+        known.pop(message_id, None)
+        known[message_id] = None
+        if len(known) > RELAY_KNOWN_IDS:
+            del known[next(iter(known))]
 
     def put(self, message_id: bytes, raw: bytes, born: Instant | None = None) -> bool:
         """Queue a message for him unless he has shown it; ``born`` is when it appeared, if known. False when his box is full."""
@@ -177,6 +183,7 @@ class Neighbour:
     def tells_time(self, moment_us: int, now: Instant) -> None:
         """A frame with his clock's reading has arrived."""
         self._offsets.append(moment_us - now)
+        self._best_offset = max(self._offsets)
 
     def births(self, batch: Batch, now: Instant) -> list[Instant | None]:
         """When each message of his batch appeared, by our clock, or None where nobody knows.
@@ -188,7 +195,7 @@ class Neighbour:
             return [None] * len(batch.messages)
         if len(batch.ages_ms) != len(batch.messages):
             raise Misbehaved("malformed", "a batch tells the age of every message or of none")
-        way_us = max(0, now - batch.moment_us + max(self._offsets)) if self._offsets else 0
+        way_us = max(0, now - batch.moment_us + self._best_offset) if self._offsets else 0
         left = now - min(way_us, BATCH_AGE_MAX_MS * MILLISECOND)
         return [None if age == BATCH_AGE_MAX_MS else Instant(left - age * MILLISECOND) for age in batch.ages_ms]
 
@@ -200,7 +207,7 @@ class Neighbour:
         """
         if not self._offsets:
             return None
-        best = max(self._offsets)
+        best = self._best_offset
         return best if best >= 0 or len(self._offsets) >= _SAMPLES_TO_ACCUSE else 0
 
 

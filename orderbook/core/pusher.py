@@ -35,7 +35,7 @@ class Pusher:
         """Queue a message that appeared at ``born``, if known, for everybody who follows its book and has not shown it."""
         effects: list[MarketEffect] = []
         for peer, neighbour in self._neighbours.items():
-            if heard.book in neighbour.books:
+            if heard.book in neighbour.books and not neighbour.knows(heard.id):
                 if not neighbour.put(heard.id, heard.raw, born):
                     effects.append(Count(code="outbox-full"))
                 at = neighbour.flush_at()
@@ -44,9 +44,13 @@ class Pusher:
                     self._waiting.add(peer)
         return effects
 
+    def waits(self, now: Instant) -> bool:
+        """Whether a batch leaves now."""
+        return bool(self._waiting) and now >= self._at
+
     def flush(self, now: Instant) -> list[MarketEffect]:
         """The batches that leave now."""
-        if not self._waiting or now < self._at:
+        if not self.waits(now):
             return []
         effects: list[MarketEffect] = []
         moments: list[Instant] = []

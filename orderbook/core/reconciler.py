@@ -22,7 +22,7 @@ from wire.digest import context, digest
 from wire.effects import Blame, Count
 from wire.errors import Ignore, Misbehaved
 from wire.keys import PeerId
-from wire.limits import RECONCILE_INTERVAL_MS, RECONCILE_SESSIONS_MAX, RELAY_CHECKS_MAX
+from wire.limits import RECONCILE_INTERVAL_MS, RECONCILE_SESSIONS_MAX, RECONCILE_WARM_NEIGHBOURS, RELAY_CHECKS_MAX
 from wire.moments import MILLISECOND, SECOND, Instant, after
 from wire.network import Network
 
@@ -105,11 +105,13 @@ class Reconciler:
             self.plan(neighbour, book, now if last is None else max(now, after(last.at, _HASTE_US)))
 
     def warm(self, now: Instant) -> None:
-        """The freeze is near: compare, with everybody, what has grown since."""
-        for _, neighbour in sorted(self._neighbours.items()):
-            for book in sorted(neighbour.books):
-                if book in self._books and neighbour.grown(book, self._books[book].changes):
-                    self.plan(neighbour, book, now)
+        """The freeze is near: compare every book with some neighbours by lot, if it has grown since we last did with them."""
+        for book in sorted(self._books):
+            changes = self._books[book].changes
+            grown = [one for _, one in sorted(self._neighbours.items()) if book in one.books and one.grown(book, changes)]
+            grown.sort(key=lambda one: digest(self._lot[0], one.peer, self._lot[1], book, now.to_bytes(8, "little")))
+            for neighbour in grown[:RECONCILE_WARM_NEIGHBOURS]:
+                self.plan(neighbour, book, now)
 
     def compare(self, peer: PeerId, book: bytes, epoch: int, now: Instant) -> list[MarketEffect]:
         """Compare ``book`` with ``peer`` as soon as can be, and have ``epoch`` cleared again after it."""

@@ -42,10 +42,9 @@ class MarketOnly:
         """Take one event; returns the effects for the driver."""
         if type(event) is book.FrameIn:
             effects = self.market.handle(event, now)
-            for one in effects:
-                if type(one) in _INWARD:
-                    return self._until_quiet(deque(effects), now)
-            return effects
+            return effects if _INWARD.isdisjoint(map(type, effects)) else self._until_quiet(deque(effects), now)
+        if type(event) is node.Tick and not self._desk_moved and (self._desk_due is None or now < self._desk_due):
+            return self._until_quiet(deque(self.market.handle(book.Tick(), now)), now)
         return self._until_quiet(deque(self._enter(event, now)), now)
 
     def resume(self, now: Instant) -> tuple[Any, ...]:
@@ -64,7 +63,7 @@ class MarketOnly:
         ours, theirs = self.market.next_deadline(), self._desk_due
         if ours is None or theirs is None:
             return ours or theirs
-        return min(ours, theirs)
+        return ours if ours < theirs else theirs
 
     def _enter(self, event: Any, now: Instant) -> list[Any]:
         match event:

@@ -24,7 +24,7 @@ class Timeline:
     def at(self, when: int, action: Action, one: Any = None, other: Any = None) -> None:
         """Call ``action(one, other)`` at ``when``, or now if that has passed."""
         self._serial += 1
-        heapq.heappush(self._heap, (max(when, self.now), self._serial, action, one, other))
+        heapq.heappush(self._heap, (when if when > self.now else self.now, self._serial, action, one, other))
 
     def after(self, delay_us: int, action: Action, one: Any = None, other: Any = None) -> None:
         """Call ``action(one, other)`` after a while."""

@@ -87,7 +87,7 @@ class World:
         self.roads = Roads(self, roads, delay, dice(seed, "roads"))
         self.directories = Directories(self, dice(seed, "directories"))
         self.performers: dict[type, Callable[[Host, Any], None]] = {
-            book.SendFrame: lambda host, effect: self.roads.frame(host, effect.peer, effect.frame),
+            book.SendFrame: self.roads.frame,
             book.Check: self._check,
             book.Meet: lambda host, effect: self.roads.meet(host, effect.peer, ""),
             book.Shares: self.directories.shares,
@@ -171,11 +171,17 @@ class World:
 
     def give(self, host: Host, kind: int, payload: bytes, event: Any) -> None:
         """An event for a host, handled at once, after what it is handling now. One that is down misses it."""
-        if host.core is None:
+        core = host.core
+        if core is None:
             return
-        host.inbox.append((kind, payload, event))
-        if not host.busy:
-            self._drain(host)
+        if host.busy:
+            host.inbox.append((kind, payload, event))
+            return
+        host.busy = True
+        now = self.timeline.now
+        self.log.add(now, host.number, kind, payload)
+        self._release(host, core.handle(event, Instant(now + host.skew_us)))
+        self._drain(host)
 
     def _drain(self, host: Host) -> None:
         inbox, now = host.inbox, self.timeline.now
@@ -183,7 +189,7 @@ class World:
         while inbox and host.core is not None:
             kind, payload, event = inbox.popleft()
             self.log.add(now, host.number, kind, payload)
-            self._release(host, host.core.handle(event, self.local(host)))
+            self._release(host, host.core.handle(event, Instant(now + host.skew_us)))
         host.busy = False
         core = host.core
         if core is None:
@@ -203,15 +209,12 @@ class World:
             self.give(host, Kind.TICK, b"", node.Tick())
 
     def _release(self, host: Host, effects: tuple[Any, ...]) -> None:
-        if not effects:
+        if Save not in map(type, effects):
+            self._perform(host, effects)
             return
-        for one in effects:
-            if type(one) is Save:
-                rows, others = saves_first(effects)
-                if self._keep(host, rows):
-                    self._perform(host, others)
-                return
-        self._perform(host, effects)
+        rows, others = saves_first(effects)
+        if self._keep(host, rows):
+            self._perform(host, others)
 
     def _keep(self, host: Host, rows: list[Save]) -> bool:
         """Commit rows; False when the host dies right after it."""
