@@ -1,6 +1,7 @@
 """One relay neighbour as the market keeps it: what he follows and knows, what waits to go to him, how much he may send."""
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,10 @@ class Compared:
 
     at: Instant
     changes: int
+
+
+Packed = dict[tuple[bytes, ...], tuple[bytes, ...]]
+"""Frames by the ids of the messages in them."""
 
 
 class Neighbour:
@@ -157,20 +162,21 @@ class Neighbour:
     def _full(self) -> bool:
         return self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
 
-    def flush(self, now: Instant) -> tuple[bytes, ...]:
-        """The frames that leave now."""
+    def flush(self, now: Instant, packed: Packed | None = None) -> tuple[bytes, ...]:
+        """The frames that leave now. ``packed`` has those of other neighbours to whom the same messages leave at this moment."""
         at = self.flush_at()
         if at is None or at > now:
             return ()
         self._last_batch = now
         self._window_ms = min(max(BATCH_WINDOW_MIN_MS, _WINDOW_PER_MESSAGE_MS * len(self._box)), BATCH_WINDOW_MAX_MS)
-        waiting, self._box, self._box_bytes = list(self._box.values()), {}, 0
-        ages_ms = [_age_ms(born, now) for _, born in waiting]
-        frames: list[bytes] = []
-        for part in batches([raw for raw, _ in waiting]):
-            frames.append(FRAMES.pack(Batch(messages=part, moment_us=now, ages_ms=tuple(ages_ms[: len(part)]))))
-            del ages_ms[: len(part)]
-        return tuple(frames)
+        names, waiting = tuple(self._box), self._box.values()
+        frames = packed.get(names) if packed else None
+        if frames is None:
+            frames = _frames(waiting, now)
+            if packed is not None:
+                packed[names] = frames
+        self._box, self._box_bytes = {}, 0
+        return frames
 
     # --- what he may send -----------------------------------------------------------------------------------
 
@@ -209,6 +215,15 @@ class Neighbour:
             return None
         best = self._best_offset
         return best if best >= 0 or len(self._offsets) >= _SAMPLES_TO_ACCUSE else 0
+
+
+def _frames(waiting: Iterable[tuple[bytes, Instant | None]], now: Instant) -> tuple[bytes, ...]:
+    ages_ms = [_age_ms(born, now) for _, born in waiting]
+    frames: list[bytes] = []
+    for part in batches([raw for raw, _ in waiting]):
+        frames.append(FRAMES.pack(Batch(messages=part, moment_us=now, ages_ms=tuple(ages_ms[: len(part)]))))
+        del ages_ms[: len(part)]
+    return tuple(frames)
 
 
 def _age_ms(born: Instant | None, now: Instant) -> int:

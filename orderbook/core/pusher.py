@@ -9,7 +9,7 @@ from typing import Final
 from orderbook.core.events import MarketEffect, SendFrame, Shares
 from orderbook.core.frames import FRAMES, Hello
 from orderbook.core.messages import Heard
-from orderbook.core.neighbour import Neighbour
+from orderbook.core.neighbour import Neighbour, Packed
 from wire.effects import Count
 from wire.keys import PeerId
 from wire.limits import BATCH_WINDOW_MAX_MS
@@ -54,10 +54,11 @@ class Pusher:
             return []
         effects: list[MarketEffect] = []
         moments: list[Instant] = []
+        packed: Packed = {}
         for peer in sorted(self._waiting):
             neighbour = self._neighbours.get(peer)
             if neighbour is not None:
-                effects += [SendFrame(peer=peer, frame=frame) for frame in neighbour.flush(now)]
+                effects += [SendFrame(peer=peer, frame=frame) for frame in neighbour.flush(now, packed)]
             at = None if neighbour is None else neighbour.flush_at()
             if at is None:
                 self._waiting.discard(peer)

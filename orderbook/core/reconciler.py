@@ -54,12 +54,13 @@ class Reconciler:
         self._comparing: dict[tuple[PeerId, bytes], int] = {}
         self._turns: dict[bytes, tuple[Instant, int]] = {}
         self._agenda: list[tuple[Instant, int, PeerId, bytes]] = []
+        self.next_due: Instant | None = None
+        """Nothing is due before this moment; None while nothing is planned at all."""
         self._number = 0
 
-    @property
-    def next_due(self) -> Instant | None:
-        """Nothing is due before this moment; None while nothing is planned at all."""
-        return self._agenda[0][0] if self._agenda else None
+    def _plan_at(self, at: Instant, kind: int, peer: PeerId, book: bytes) -> None:
+        heapq.heappush(self._agenda, (at, kind, peer, book))
+        self.next_due = self._agenda[0][0]
 
     def sessions(self, book: bytes) -> list[tuple[Neighbour, Session]]:
         """Our open sessions over ``book``."""
@@ -96,7 +97,7 @@ class Reconciler:
         planned = neighbour.planned.get(book)
         if planned is None or at < planned:
             neighbour.planned[book] = at
-            heapq.heappush(self._agenda, (at, _PLAN, neighbour.peer, book))
+            self._plan_at(at, _PLAN, neighbour.peer, book)
 
     def hasten(self, neighbour: Neighbour, book: bytes, now: Instant) -> None:
         """Compare soon, but not so soon after the last time that two books which cannot become equal keep us busy."""
@@ -136,7 +137,7 @@ class Reconciler:
 
     def _turn(self, book: bytes, at: Instant, number: int) -> None:
         self._turns[book] = (at, number)
-        heapq.heappush(self._agenda, (at, _TURN, _NOBODY, book))
+        self._plan_at(at, _TURN, _NOBODY, book)
 
     # --- what is due ----------------------------------------------------------------------------------------
 
@@ -156,6 +157,7 @@ class Reconciler:
                     effects += self._begin(neighbour, book, now)
             elif book in neighbour.sessions:
                 effects += self._judge_patience(neighbour, neighbour.sessions[book], now)
+        self.next_due = self._agenda[0][0] if self._agenda else None
         return effects
 
     def _take_turn(self, book: bytes, at: Instant, now: Instant) -> None:
@@ -183,7 +185,7 @@ class Reconciler:
         session = Session(book, self._number, self._craft.initiator(vector), now, spin)
         neighbour.begins(session, kept.changes, now)
         self._open.setdefault(book, {})[neighbour.peer] = session
-        heapq.heappush(self._agenda, (session.deadline, _LATE, neighbour.peer, book))
+        self._plan_at(session.deadline, _LATE, neighbour.peer, book)
         epoch = self._comparing.pop((neighbour.peer, book), None)
         if epoch is not None:
             session.epochs.add(epoch)
@@ -192,7 +194,7 @@ class Reconciler:
 
     def _judge_patience(self, neighbour: Neighbour, session: Session, now: Instant) -> list[MarketEffect]:
         if not session.late(now):
-            heapq.heappush(self._agenda, (session.deadline, _LATE, neighbour.peer, session.book))
+            self._plan_at(session.deadline, _LATE, neighbour.peer, session.book)
             return self.go_on(neighbour, session)
         self._failed(neighbour, session.book, now)
         effects: list[MarketEffect] = [Count(code="reconcile-timeout")]

@@ -14,6 +14,7 @@ from orderbook.core.craft import Craft
 from orderbook.core.frames import FRAMES
 from orderbook.core.messages import CheckItem, Heard, Order, read
 from orderbook.core.negentropy import Initiator, Vector, respond
+from orderbook.core.view import eligible_of, root_of
 from wire.errors import BitwrkError
 from wire.keys import verify
 from wire.moments import Instant
@@ -144,17 +145,17 @@ class SharedBook(Book):
         self._history = (self._history + sign * number * (2 * known_epoch + 1)) & _MASK
 
     def eligible(self, epoch: int, *, late: bool = False) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-        """The buys and sells of ``epoch``."""
+        """The buys and sells of ``epoch``. Added up once for all, so nothing is carried along from epoch to epoch here."""
         name = ("eligible", self._history, len(self), epoch, late)
-        return self._sharing.views.get(name, lambda: super(SharedBook, self).eligible(epoch, late=late))
+        return self._sharing.views.get(name, lambda: eligible_of(self._slots, self._closes, epoch, late=late))
 
     def root(self, epoch: int) -> bytes:
         """The root of ``epoch``."""
-        return self._sharing.views.get(("root", self._history, len(self), epoch), lambda: super(SharedBook, self).root(epoch))
+        return self._sharing.views.get(("root", self._history, len(self), epoch), lambda: root_of(self._kept.values(), epoch))
 
     def vector(self) -> Vector:
         """All retained ids."""
-        return self._sharing.vectors.get((self._sum, len(self)), lambda: super(SharedBook, self).vector())
+        return self._sharing.vectors.get((self._sum, len(self)), lambda: Vector(kept.item for kept in self._kept.values()))
 
 
 class SharedInitiator(Initiator):
