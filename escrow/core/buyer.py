@@ -27,7 +27,7 @@ from escrow.core.events import (
 )
 from escrow.core.messages import AnyLetter, AskClose, Commit, Declined, Done, Funded, Key, Open, Opened, opened_digest
 from escrow.core.sight import CHAIN_PHASES, SightedChannel
-from escrow.core.spends import Spend, lapse, refund, sign_state
+from escrow.core.spends import Spend, lapse, refund
 from escrow.core.state import LOCK_TABLE, ChannelRow, Commitment, PastLock, Payment, lock_key
 from escrow.core.transaction import outpoint_bytes, parse, sha256
 from wire.canon import pack
@@ -151,8 +151,12 @@ class BuyerChannel(SightedChannel):
         if refusal is not None:
             self._refuse_pay(event.ref, *refusal)
             return
-        self._change(queue=(*self.row.queue, Payment(ref=event.ref, lock=event.lock, amount_msat=event.amount_msat)))
-        self._advance()
+        payment = Payment(ref=event.ref, lock=event.lock, amount_msat=event.amount_msat)
+        if self._idle() and not self.row.queue:
+            self._commit(payment)
+        else:
+            self._change(queue=(*self.row.queue, payment))
+            self._advance()
 
     def _pay_again(self, event: Pay, known: PastLock | None, waiting: list[Payment]) -> None:
         same = Payment(ref=event.ref, lock=event.lock, amount_msat=event.amount_msat) in waiting
@@ -180,10 +184,14 @@ class BuyerChannel(SightedChannel):
             return "below-dust", f"a balance of {paid_sat} sat cannot be enforced and exceeds the agreed credit"
         return None
 
+    def _idle(self) -> bool:
+        """Whether the escrow is there and no key is owed for the last commitment."""
+        last = self.row.last
+        return self.phase is Phase.OPEN and (last is None or last.key is not None)
+
     def _advance(self) -> None:
         """Commit the next payment, or close when asked to and nothing waits."""
-        last = self.row.last
-        if self.phase is not Phase.OPEN or (last is not None and last.key is None):
+        if not self._idle():
             return
         if self._height is not None and self._height >= self.serves_until:
             self._change(closing=True)
@@ -195,14 +203,12 @@ class BuyerChannel(SightedChannel):
             self._send(self._done_letter())
 
     def _commit(self, payment: Payment) -> None:
-        funding = self.funding
-        require(funding is not None, "no-funding", "a payment without an escrow")
-        assert funding is not None
+        states = self._signer()
         paid, revealed = self.row.paid_msat + payment.amount_msat, self.row.revealed_msat
         require(revealed == self.row.paid_msat, "not-serial", "a payment before the last one's key")
-        signature = sign_state(self.contract, self._coop, funding, paid, payment.lock)
+        signature = states.sign(self._coop, paid, payment.lock)
         enough = revealed // MSAT_PER_SAT >= DUST_P2WPKH_SAT
-        settled = sign_state(self.contract, self._coop, funding, revealed, None) if enough else None
+        settled = states.sign(self._coop, revealed, None) if enough else None
         commitment = Commitment(
             sequence=1 if self.row.last is None else self.row.last.sequence + 1,
             ref=payment.ref,
@@ -213,7 +219,8 @@ class BuyerChannel(SightedChannel):
             settled=settled,
             key=None,
         )
-        self._change(last=commitment, paid_msat=paid, queue=self.row.queue[1:])
+        queue = self.row.queue
+        self._change(last=commitment, paid_msat=paid, queue=queue[1:] if queue[:1] == (payment,) else queue)
         self._remember(commitment)
         self._send(self._commit_letter(commitment))
 
@@ -272,10 +279,9 @@ class BuyerChannel(SightedChannel):
             self._resend()
 
     def _done_letter(self) -> Done:
-        funding, paid = self.funding, self.row.paid_msat
-        assert funding is not None
+        paid = self.row.paid_msat
         require(paid == self.row.revealed_msat, "not-serial", "a final balance before the last key")
-        return Done(channel=self.channel, paid_msat=paid, signature=sign_state(self.contract, self._coop, funding, paid, None))
+        return Done(channel=self.channel, paid_msat=paid, signature=self._signer().sign(self._coop, paid, None))
 
     def _ended(self) -> None:
         self._fail_queue("closed", "the channel closed before this payment's turn")

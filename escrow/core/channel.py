@@ -32,6 +32,7 @@ from escrow.core.events import (
     Watch,
 )
 from escrow.core.messages import AnyLetter, Letters, read_letter
+from escrow.core.signer import StateSigner
 from escrow.core.state import CHANNEL_TABLE, ChannelRow
 from escrow.core.transaction import read_outpoint
 from wire.canon import pack
@@ -64,8 +65,12 @@ class Channel:
         self.network = network
         self.row = row
         self.contract = contract_of(network.name, row.terms)
+        self.peer: PeerId = peer_id_of(row.terms.seller if key.public == row.terms.buyer else row.terms.buyer)
         self._key = key
         self._coop = self.contract.secret(key, Branch.COOPERATE)
+        self._states: StateSigner | None = None
+        self._funding_raw: bytes | None = None
+        self._funding: OutPoint | None = None
         self._now = Instant(0)
         self._effects: list[Effect] = []
         self._height: int | None = None
@@ -90,15 +95,12 @@ class Channel:
         return self.row.phase
 
     @property
-    def peer(self) -> PeerId:
-        """The other party."""
-        mine = self._key.public == self.row.terms.buyer
-        return peer_id_of(self.row.terms.seller if mine else self.row.terms.buyer)
-
-    @property
     def funding(self) -> OutPoint | None:
         """The escrow's output, once known."""
-        return None if self.row.funding is None else read_outpoint(self.row.funding)
+        raw = self.row.funding
+        if raw is not self._funding_raw:
+            self._funding_raw, self._funding = raw, None if raw is None else read_outpoint(raw)
+        return self._funding
 
     @property
     def watched(self) -> frozenset[OutPoint]:
@@ -179,8 +181,9 @@ class Channel:
             return
         start = self.phase
         getattr(self, step.method)(subject)
-        lawful = self.phase is start or self.phase in step.to
-        require(lawful, "unlawful-step", f"{start.value} went to {self.phase.value} by {type(subject).__name__}")
+        if self.phase is not start:
+            lawful = self.phase in step.to
+            require(lawful, "unlawful-step", f"{start.value} went to {self.phase.value} by {type(subject).__name__}")
 
     def _read(self, event: LetterIn) -> AnyLetter:
         if event.peer != self.peer:
@@ -203,7 +206,7 @@ class Channel:
         else:
             self._resend_at, self._resend_s = None, LETTER_RESEND_S
         saves: list[Effect] = []
-        if self.row != before:
+        if self.row is not before:
             saves.append(Save(table=CHANNEL_TABLE, key=self.channel, value=pack(self.row)))
         effects, self._effects = (*saves, *self._effects), []
         return effects
@@ -211,7 +214,11 @@ class Channel:
     # --- small tools of the handlers ---------------------------------------------------------------------------
 
     def _change(self, **fields: Any) -> None:
-        self.row = dataclasses.replace(self.row, **fields)
+        row = self.row
+        for name, value in fields.items():
+            if getattr(row, name) != value:
+                self.row = dataclasses.replace(row, **fields)
+                return
 
     def _enter(self, phase: Phase, sentence: str) -> None:
         if phase is not self.phase:
@@ -275,6 +282,15 @@ class Channel:
     def _confirmed(self) -> bool:
         info = None if self.funding is None else self._seen.get(self.funding)
         return info is not None and self._deep(info.height)
+
+    def _signer(self) -> StateSigner:
+        """What signs and checks the states of this escrow; made again only when its funding is another."""
+        funding = self.funding
+        require(funding is not None, "no-funding", "a state without an escrow")
+        assert funding is not None
+        if self._states is None or self._states.funding != funding:
+            self._states = StateSigner(self.contract, funding)
+        return self._states
 
     # --- for the two roles -------------------------------------------------------------------------------------
 

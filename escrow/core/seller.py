@@ -16,7 +16,7 @@ from escrow.core.channel import Step, Table
 from escrow.core.events import CloseAsked, How, Locked, OutpointSeen, Phase, Ready, Reveal, Tick, TipSeen
 from escrow.core.messages import AnyLetter, AskClose, Commit, Declined, Done, Funded, Key, Open, Opened
 from escrow.core.sight import CHAIN_PHASES, SightedChannel
-from escrow.core.spends import OverCapacity, Spend, claim, claim_fee_sat, complete, is_signed, state
+from escrow.core.spends import OverCapacity, Spend, claim, claim_fee_sat, complete, state
 from escrow.core.state import Commitment
 from escrow.core.transaction import Tx, outpoint_bytes, parse, sha256
 from wire.effects import Count
@@ -144,9 +144,9 @@ class SellerChannel(SightedChannel):
             settled=None,
             key=None,
         )
-        if letter.settled is not None:
-            self._change(settled_msat=self.row.revealed_msat, settled_signature=letter.settled)
-        self._change(last=commitment, paid_msat=letter.paid_msat)
+        row = self.row
+        better = (row.settled_msat, row.settled_signature) if letter.settled is None else (row.revealed_msat, letter.settled)
+        self._change(last=commitment, paid_msat=letter.paid_msat, settled_msat=better[0], settled_signature=better[1])
         self._tell_locked()
 
     def _commit_again(self, letter: Commit, last: Commitment) -> None:
@@ -167,8 +167,6 @@ class SellerChannel(SightedChannel):
         self._commit_again(letter, last)
 
     def _check_state(self, letter: Commit) -> None:
-        funding = self.funding
-        assert funding is not None
         if letter.paid_msat <= self.row.paid_msat:
             raise Misbehaved("stale-state", "the commitment pays no more than the last one", penalty=20)
         if letter.paid_msat > self.contract.usable_msat:
@@ -176,19 +174,18 @@ class SellerChannel(SightedChannel):
         paid_sat = letter.paid_msat // MSAT_PER_SAT
         if self.row.terms.credit_sat < paid_sat < enforced_from_sat(self.row.terms.feerate_sat_per_kvb):
             raise Misbehaved("below-dust", "the balance is too small to be enforced and exceeds the agreed credit")
-        if not is_signed(self.contract, funding, letter.paid_msat, letter.lock, letter.signature):
+        if not self._signer().is_signed(letter.paid_msat, letter.lock, letter.signature):
             raise Misbehaved("wrong-signature", "the commitment's signature is not by the buyer over this state", penalty=50)
 
     def _check_settled(self, letter: Commit) -> None:
-        funding, revealed = self.funding, self.row.revealed_msat
-        assert funding is not None
+        revealed = self.row.revealed_msat
         if revealed // MSAT_PER_SAT < DUST_P2WPKH_SAT:
             if letter.settled is not None:
                 raise Misbehaved("needless-settlement", "an unlocked state that would pay nothing was signed")
             return
         if letter.settled is None:
             raise Misbehaved("no-settlement", "the unlocked state of what was revealed is not signed")
-        if not is_signed(self.contract, funding, revealed, None, letter.settled):
+        if not self._signer().is_signed(revealed, None, letter.settled):
             raise Misbehaved("wrong-signature", "the unlocked state's signature is not by the buyer over it", penalty=50)
 
     def _tell_locked(self, *, again: bool = False) -> None:
@@ -234,14 +231,12 @@ class SellerChannel(SightedChannel):
         self._tell_locked(again=True)
 
     def _on_done(self, letter: Done) -> None:
-        funding = self.funding
-        assert funding is not None
         if self.row.close_raw:
             raise Ignore("done-again", "the close is on its way")
         if letter.paid_msat < self.row.revealed_msat:
             raise Misbehaved("short-done", "the final balance is less than what the given keys were paid with", penalty=20)
         try:
-            signed = is_signed(self.contract, funding, letter.paid_msat, None, letter.signature)
+            signed = self._signer().is_signed(letter.paid_msat, None, letter.signature)
         except OverCapacity as error:
             raise Misbehaved(error.code, error.sentence, penalty=20) from None
         if not signed:
