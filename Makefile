@@ -141,6 +141,11 @@ $(BCOIN)/.package-lock.json: tests/bcoin/package.json | node
 test-bcoin: $(TESTING) $(BCOIN)/.package-lock.json
 	BITWRK_REQUIRE_BCOIN=1 $(BIN)/python -m pytest tests/bcoin $(TESTS)
 
+# A kill at every boundary of every session, a reorganisation under every step on the chain, random lives with a liar: some minutes.
+.PHONY: matrix
+matrix: $(TESTING)
+	$(BIN)/python -m tests.matrix
+
 # Public vectors for transactions and signatures: how many rows apply, by which rule, and how many agree.
 vectors: $(TESTING)
 	$(BIN)/python -m tests.escrow.core_vectors

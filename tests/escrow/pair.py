@@ -87,6 +87,8 @@ class Party:
     lives: int = 1
     crash_at: int | None = None
     crash_before_commit: bool = False
+    crash_after_effects: int = 0
+    performed: list[int] = dataclasses.field(default_factory=list)
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [one for one in self.told if isinstance(one, kind)]
@@ -112,6 +114,7 @@ class Pair:
         self.lose: Callable[[Party, bytes], bool] = lambda to, payload: False
         self.policy = SellerPolicy(instance=INSTANCE, arbiters=frozenset([terms["arbiter"]] if terms.get("arbiter") else []))
         self.rejected: list[tuple[str, str]] = []
+        self.sent: list[tuple[Party, bytes]] = []
         self.fund = True
         self.blind = False
         fields: dict[str, Any] = {"capacity_sat": 100_000, "feerate_sat_per_kvb": 1_000, "height": chain.height}
@@ -152,13 +155,17 @@ class Pair:
                     party.rows[effect.table].pop(effect.key, None)
                 else:
                     party.rows[effect.table][effect.key] = effect.value
-        if dies:
-            self.restart(party)
-            return
-        life = party.lives
-        for effect in effects:
+        life, left = party.lives, party.crash_after_effects
+        others = [one for one in effects if not isinstance(one, Save)]
+        party.performed.append(len(others))
+        for effect in others:
+            if dies and left == 0:
+                break
+            left -= 1
             if party.lives == life:  # what a dead process still wanted to do is lost
                 self.act(party, effect)
+        if dies and party.lives == life:
+            self.restart(party)
 
     def act(self, party: Party, effect: Effect) -> None:
         match effect:
@@ -166,6 +173,7 @@ class Pair:
                 pass
             case Letter():
                 to = self.other(party)
+                self.sent.append((to, effect.payload))
                 if not self.lose(to, effect.payload):
                     self.letters.append((to, effect.payload))
             case Submit():
@@ -198,7 +206,7 @@ class Pair:
         rows, locks = party.rows[CHANNEL_TABLE], party.rows[LOCK_TABLE]
         party.channel = restore(party.key, self.network, rows, locks.values()).get(self.machine_id(party))
         for one in (party, self.other(party)):
-            if one.channel is not None:
+            if one.channel is not None and (one is party or one.alive):
                 self.perform(one, one.channel.resume(self.now))
 
     def machine_id(self, party: Party) -> bytes:
