@@ -146,6 +146,11 @@ test-bcoin: $(TESTING) $(BCOIN)/.package-lock.json
 matrix: $(TESTING)
 	$(BIN)/python -m tests.matrix
 
+# A thousand units between two processes through one escrow, a minute or two: exact balances, and what the chain took.
+.PHONY: thousand
+thousand: $(TESTING)
+	$(BIN)/python -m tests.thousand
+
 # Public vectors for transactions and signatures: how many rows apply, by which rule, and how many agree.
 vectors: $(TESTING)
 	$(BIN)/python -m tests.escrow.core_vectors

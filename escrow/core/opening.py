@@ -14,7 +14,7 @@ from wire.canon import unpack
 from wire.effects import Blame, Count
 from wire.errors import Misbehaved, Refused
 from wire.keys import SecretKey, public_of, verify
-from wire.limits import CREDIT_MAX_SAT, FIRST_EXPOSURE_MAX_SAT
+from wire.limits import CHANNEL_CAPACITY_MAX_SAT, CREDIT_MAX_SAT
 from wire.moments import Instant
 from wire.network import Network
 
@@ -26,7 +26,7 @@ class SellerPolicy:
     """What a seller agrees to. ``instance`` is his chain; arbiters are refused unless listed."""
 
     instance: bytes
-    capacity_max_sat: int = FIRST_EXPOSURE_MAX_SAT
+    capacity_max_sat: int = CHANNEL_CAPACITY_MAX_SAT
     credit_max_sat: int = CREDIT_MAX_SAT
     arbiters: frozenset[bytes] = frozenset()
 

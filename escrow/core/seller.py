@@ -352,6 +352,7 @@ class SellerChannel(SightedChannel):
         if self.phase in (Phase.AGREED, Phase.FUNDED):
             self._wait(CHANNEL_FUND_WAIT_S)
         elif self.phase is Phase.OPEN and self.row.closing:
+            self._asked_close = True  # who asked is not kept; a kill may have swallowed our letter, and to ask twice harms nobody
             self._wait(CHANNEL_CLOSE_WAIT_S)
         self._tell_locked(again=True)
         if last is not None and last.key is not None and self.phase in (Phase.OPEN, Phase.CLOSING, Phase.CLAIMING):

@@ -44,6 +44,11 @@ class Desk:
         line = self._pen.lines.get((book, side, price_msat))
         return line.wanted if line else 0
 
+    @property
+    def proposing(self) -> bool:
+        """Whether a seller has still to answer a proposal of ours."""
+        return self._talks.proposing
+
     def statistics(self) -> dict[str, int]:
         """Sizes, for people and metrics."""
         return {"lines": len(self._pen.lines), "orders": len(self._pen.orders), "agreements": len(self._talks)}

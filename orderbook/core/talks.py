@@ -97,6 +97,11 @@ class Talks:
         """The identities of lines with an open agreement."""
         return frozenset(id(self._line(one)) for one in self._agreements.values() if one.phase in OPEN)
 
+    @property
+    def proposing(self) -> bool:
+        """Whether a proposal of ours waits for its answer."""
+        return any(one.phase is Phase.PROPOSED for one in self._agreements.values())
+
     def _fall_silent(self, agreement: Agreement) -> None:
         code = {Phase.EXPECTED: "no-proposal", Phase.PROPOSED: "no-answer", Phase.ACCEPTED: "no-confirmation"}[agreement.phase]
         self._end(agreement, Cue.SILENCE, code)

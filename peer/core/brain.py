@@ -18,10 +18,12 @@ from orderbook.core.market import Market
 from orderbook.core.messages import Side
 from orderbook.core.tape import Tape
 from peer.core import events as node
+from peer.core.batches import BATCH_TABLE
 from peer.core.buying import Buying
 from peer.core.deal import Deal, Role
+from peer.core.exposure import Exposure
 from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
-from peer.core.letters import DEAL, LETTER_MAX_BYTES, Lane, address, sort
+from peer.core.letters import DEAL, LETTER_MAX_BYTES, Batch, DealLetter, Gather, Lane, Offer, address, sort
 from peer.core.mandates import MANDATE_TABLE, Mandate, Mandates
 from peer.core.match import match_id
 from peer.core.purse import Purse
@@ -31,14 +33,15 @@ from peer.core.standing import Standing
 from wire.canon import unpack
 from wire.effects import Blame, Count, Save
 from wire.errors import Ignore, Misbehaved, Refused, require
-from wire.keys import SecretKey
+from wire.keys import PeerId, SecretKey, public_of
 from wire.limits import DEALS_OPEN_MAX
 from wire.moments import Instant
 from wire.network import Network
 
 ROUNDS_MAX: Final = 100_000
+FAULT_PENALTY: Final = 20  # a rule broken by accident costs less
 DESK_TABLE: Final = "desk"
-TABLES: Final = (DEAL_TABLE, UNIT_TABLE, DESK_TABLE, MANDATE_TABLE, *Purse.TABLES)
+TABLES: Final = (DEAL_TABLE, UNIT_TABLE, BATCH_TABLE, DESK_TABLE, MANDATE_TABLE, *Purse.TABLES)
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
@@ -64,9 +67,10 @@ class Brain:
         self.market = Market(network, key.peer_id)
         self.desk = Desk(key, network, kept[DESK_TABLE], run)
         self.mandates = Mandates()
-        self.buying = Buying(key, network, self.shop.terms, self.mandates.renew)
-        self.selling = Selling(key, network, self.shop.terms, self._permit)
-        self.purse = Purse(key, network, instance)
+        self.exposure = Exposure()
+        self.buying = Buying(key, network, self.shop.terms, self.mandates.renew, self.exposure)
+        self.selling = Selling(key, network, self.shop.terms, self._permit, self.exposure)
+        self.purse = Purse(key, network, instance, self.exposure)
         self.standing = Standing()
         self._todo: deque[Any] = deque()
         self._basis: tuple[Any, ...] = ()
@@ -81,8 +85,10 @@ class Brain:
         deals = rows[DEAL_TABLE]
         bought = {key: value for key, value in deals.items() if unpack(Deal, value).role is Role.BUYER}
         sold = {key: value for key, value in deals.items() if key not in bought}
-        self.buying.ledger.load(bought, dict(rows[UNIT_TABLE]))
-        self.selling.ledger.load(sold, dict(rows[UNIT_TABLE]))
+        for ledger, held in ((self.buying.ledger, bought), (self.selling.ledger, sold)):
+            ledger.load(held, dict(rows[UNIT_TABLE]), dict(rows[BATCH_TABLE]))
+            for account, units in sorted(ledger.finished().items()):
+                self.exposure.finished(account, units)
         self.purse.load({table: rows[table] for table in Purse.TABLES})
         self.mandates.load(dict(rows[MANDATE_TABLE]))
 
@@ -127,6 +133,7 @@ class Brain:
                 else:
                     self._todo.extend(route(item, now))
             self._todo.extend(self._new_wants(now))
+        out.extend(self.purse.fundings(now, talking=self.desk.proposing))
         for ledger in (self.buying.ledger, self.selling.ledger):
             ledger.forget_old()
             out.extend(ledger.drain())
@@ -206,6 +213,7 @@ class Brain:
             book.Missed: self._missed,
             book.NoShow: self._no_show,
             channel.Letter: lambda effect, _: [node.Post(peer=effect.peer, letter=address(Lane.CHANNEL, effect.payload))],
+            channel.FundingWanted: self.purse.gather,
             channel.Ready: lambda effect, now: [
                 *self.buying.channel_ready(effect.channel, now),
                 *self.selling.channel_ready(effect.channel, now),
@@ -273,7 +281,8 @@ class Brain:
         return [effect for number in waiting for effect in self.buying.refuse(number, "mandate-ended", sentence)]
 
     def _pay(self, event: node.PayWanted, now: Instant) -> list[Any]:
-        self.mandates.paid(self.buying.ledger.units[event.unit].request)
+        for unit in event.units or (event.unit,):
+            self.mandates.paid(self.buying.ledger.units[unit].request)
         return self.purse.pay(event, now)
 
     def _interest(self, effect: node.Interest, _: Instant) -> list[Any]:
@@ -290,14 +299,25 @@ class Brain:
                     return self.purse.letter(event.peer, payload, now)
                 case Lane.DEAL:
                     letter = DEAL.unpack(payload, LETTER_MAX_BYTES)
-                    deal = letter.body.deal if hasattr(letter, "body") else letter.deal
-                    side = self.buying if deal in self.buying.ledger.deals else self.selling
-                    return side.hear(event.peer, letter, now)
+                    return self._deal_letter(event.peer, letter, now)
         except Misbehaved as error:
             blame = Blame(peer=event.peer, code=error.code, sentence=error.sentence, penalty=error.penalty)
             return [Count(code=error.code), blame]
         except Ignore as error:
             return [Count(code=error.code)]
+
+    def _deal_letter(self, peer: PeerId, letter: DealLetter, now: Instant) -> list[Any]:
+        match letter:
+            case Gather():
+                deal = letter.units[0][:32]
+            case Batch():
+                deal = letter.body.units[0].unit[:32]
+            case Offer():
+                deal = letter.body.deal
+            case _:
+                deal = letter.deal
+        side = self.buying if deal in self.buying.ledger.deals else self.selling
+        return side.hear(peer, letter, now)
 
     def _peer_up(self, event: node.PeerUp, now: Instant) -> list[Any]:
         return [
@@ -352,6 +372,7 @@ class Brain:
 
     def _strike(self, effect: node.Strike, now: Instant) -> list[Any]:
         self.standing.strike(effect.peer, effect.sentence, now)
+        self.exposure.fault(public_of(effect.peer), now)
         return [Count(code=f"strike-{effect.code}")]
 
     def _no_show(self, effect: book.NoShow, now: Instant) -> list[Any]:
@@ -359,6 +380,8 @@ class Brain:
         return [Count(code="strike-no-show" if struck else f"silent-{effect.code}")]
 
     def _blame(self, effect: Blame, now: Instant) -> list[Any]:
+        if effect.penalty >= FAULT_PENALTY:
+            self.exposure.fault(public_of(effect.peer), now)
         if self.standing.blame(effect.peer, effect.penalty, effect.sentence, now):  # type: ignore[arg-type]
             return [node.Banish(peer=effect.peer, sentence=effect.sentence)]
         return []

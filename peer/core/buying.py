@@ -7,6 +7,7 @@ seller (letters), and the driver that moves content. The table of ``peer.core.de
 import dataclasses
 from typing import Any
 
+from peer.core.batches import sealed
 from peer.core.deal import BEFORE_MONEY, Deal, Phase, Step, new_unit, unit_key
 from peer.core.events import (
     Abandoned,
@@ -19,7 +20,6 @@ from peer.core.events import (
     Fetched,
     FetchFailed,
     Interest,
-    PayWanted,
     PeerDown,
     PeerUp,
     Reply,
@@ -29,14 +29,17 @@ from peer.core.keys import lock_of, ticket_for
 from peer.core.ledger import NEVER, say
 from peer.core.letters import (
     OFFER_PURPOSE,
+    Batch,
     DealLetter,
     FreeKey,
     Offer,
+    SealedKey,
     Taken,
     Working,
     WorkRefused,
 )
-from peer.core.purchases import Purchases, owner_of
+from peer.core.paying import Paying
+from peer.core.purchases import owner_of
 from peer.core.requests import Request
 from peer.core.terms import check_article
 from wire.canon import pack
@@ -49,7 +52,7 @@ from wire.moments import SECOND, Instant
 _GONE = "the seller has not been heard of for too long"
 
 
-class Buying(Purchases):
+class Buying(Paying):
     """All our purchases. Methods return effects; ``ledger`` and ``requests`` are for the brain to read."""
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -95,7 +98,8 @@ class Buying(Purchases):
             return []
         self.ledger.put_deal(deal)
         terms = self._terms(deal.free)
-        waiting = self.requests.waiting(deal.article, deal.free, deal.price_msat)[: deal.quantity]
+        waiting = self.requests.waiting(deal.article, deal.free, deal.price_msat)
+        waiting, later = waiting[: deal.quantity], waiting[deal.quantity :]
         fund_by = Instant(now + terms.fund_s * SECOND)
         for number in range(deal.quantity):
             request = waiting[number] if number < len(waiting) else None
@@ -117,7 +121,13 @@ class Buying(Purchases):
         amount = deal.price_msat * len(waiting)
         return [
             *effects,
-            ChannelWanted(deal=deal.deal, peer=peer_id_of(deal.other), amount_msat=amount, unit_msat=deal.price_msat),
+            ChannelWanted(
+                deal=deal.deal,
+                peer=peer_id_of(deal.other),
+                amount_msat=amount,
+                unit_msat=deal.price_msat,
+                more_msat=deal.price_msat * len(later),
+            ),
         ]
 
     def channel_bound(self, event: ChannelBound, now: Instant) -> list[Any]:
@@ -126,6 +136,20 @@ class Buying(Purchases):
         if deal is None or self.ledger.is_over(event.deal):
             return []
         self.ledger.put_deal(dataclasses.replace(deal, channel=event.channel))
+        if event.units is not None:
+            return [*self._too_many(event.deal, event.units, now), *self._bound(event, now)]
+        return self._bound(event, now)
+
+    def _too_many(self, deal: bytes, units: int, now: Instant) -> list[Any]:
+        """More money than we risk with this seller yet: what exceeds it is withdrawn and placed again; by then he is known."""
+        effects: list[Any] = []
+        live = [(key, unit) for key, unit in self.ledger.units_of(deal) if unit.phase is Phase.ACCEPTED]
+        for key, unit in live[units:]:
+            sentence = "more than we put into channels with this seller as yet"
+            effects += [*self._leave(key, Step.WITHDRAW, now, "exposure", sentence), *self._again(unit, now, sentence)]
+        return effects
+
+    def _bound(self, event: ChannelBound, now: Instant) -> list[Any]:
         return self._tasks(event.deal, now) + (self._fund(event.deal, now) if event.ready else [])
 
     def channel_ready(self, channel: bytes, now: Instant) -> list[Any]:
@@ -147,6 +171,7 @@ class Buying(Purchases):
 
     def channel_closed(self, channel: bytes, now: Instant) -> list[Any]:
         """The channel is spent: units not yet paid through it must go elsewhere; locked ones are decided."""
+        self.till.close(channel)
         effects: list[Any] = []
         for deal in [one.deal for one in self.ledger.deals.values() if one.channel == channel]:
             for key, unit in list(self.ledger.units_of(deal)):
@@ -176,6 +201,8 @@ class Buying(Purchases):
             case WorkRefused():
                 key = self.ledger.held_with(peer, letter.deal, letter.unit)
                 return self._fail(key, Step.REJECT, now, letter.code, letter.sentence)
+            case Batch():
+                return self._batched(peer, letter, now)
             case _:
                 raise Misbehaved("wrong-role", "a seller sent what only buyers send", penalty=20)
 
@@ -211,7 +238,7 @@ class Buying(Purchases):
 
     # --- content and money ------------------------------------------------------------------------------------------------
     def fetched(self, event: Fetched, now: Instant) -> list[Any]:
-        """The ciphertext is here: lock the payment to its key."""
+        """The ciphertext is here: its payment is locked to its key, at once or when its turn comes."""
         unit = self.ledger.units.get(event.unit)
         if unit is None or unit.phase is not Phase.OFFERED or unit.cipher != event.content or unit.lock is None:
             return []
@@ -219,26 +246,19 @@ class Buying(Purchases):
         if deal.free:
             self.ledger.move(event.unit, Step.COMMIT, now, "committed", "the encrypted result is here")
             return self._free_key(event.unit, unit.key, now) if unit.key else []
-        terms = self._terms(False)
-        self.ledger.move(
-            event.unit,
-            Step.COMMIT,
-            now,
-            "committed",
-            "the payment is signed, locked to the result's key",
-            deadline_us=self._deadline(event.unit, now, terms.reveal_s),
-        )
         if deal.channel is None:
             raise Ignore("no-channel", "a paid unit without a channel")
-        return [PayWanted(channel=deal.channel, unit=event.unit, lock=unit.lock, amount_msat=deal.price_msat)]
+        return self._queue(deal.channel, event.unit, now)
 
     def fetch_failed(self, event: FetchFailed, now: Instant) -> list[Any]:
         """The ciphertext could not be had."""
         unit = self.ledger.units.get(event.unit)
         if unit is None or unit.phase is not Phase.OFFERED:
             return []
-        peer = peer_id_of(self.ledger.deal_of(event.unit).other)
-        if peer in self._away:
+        deal = self.ledger.deal_of(event.unit)
+        if deal.channel is not None and event.unit in self.till.drawer(deal.channel).waiting:
+            return []  # it is here since an earlier fetch
+        if peer_id_of(deal.other) in self._away:
             return []  # its deadline is near; when the seller comes back the fetch is begun again
         return self._fail(event.unit, Step.TIME_OUT, now, event.code, event.sentence)
 
@@ -251,8 +271,31 @@ class Buying(Purchases):
             return []
         return self.revealed(key, result, now)
 
-    def revealed(self, key: bytes, result: bytes, now: Instant) -> list[Any]:
-        """The key of a result is known, by letter or from the chain."""
+    def revealed(self, ref: bytes, result: bytes, now: Instant) -> list[Any]:
+        """The key of a result, or of a batch of them, is known, by letter or from the chain; the next payment may leave."""
+        held = self.ledger.batches.get(ref)
+        if held is None:
+            effects = self._open_result(ref, result, now)
+            keys: tuple[bytes, ...] = (ref,)
+        else:
+            keys = tuple(one.unit for one in held.body.units)
+            effects = [effect for one in held.body.units for effect in self._unseal(one, result, now)]
+        return [*effects, *self._paid(keys, now)]
+
+    def _unseal(self, part: SealedKey, result: bytes, now: Instant) -> list[Any]:
+        """One unit of a batch whose key is known. A seal that hides something else than the offered key is a proof."""
+        unit = self.ledger.units[part.unit]
+        key = sealed(self._network, result, part.unit, part.seal)
+        if lock_of(key) == unit.lock:
+            return self._open_result(part.unit, key, now)
+        sentence = "the key of the batch does not open what the seller signed for; the signed batch, offer and key prove it"
+        if self.ledger.move(part.unit, Step.REVEAL, now, "revealed", "the seller gave the batch's key") is None:
+            return []
+        self.ledger.move(part.unit, Step.DISPUTE, now, "bad-batch", sentence)
+        strike = Strike(peer=peer_id_of(self.ledger.deal_of(part.unit).other), code="bad-batch", sentence=sentence)
+        return [strike, *self._again(unit, now, sentence, spent=True)]
+
+    def _open_result(self, key: bytes, result: bytes, now: Instant) -> list[Any]:
         unit = self.ledger.units.get(key)
         if unit is None or unit.cipher is None:
             return []
@@ -261,12 +304,16 @@ class Buying(Purchases):
             return []
         return [Decrypt(unit=key, cipher=unit.cipher, key=result, owner=owner_of(key))]
 
-    def pay_failed(self, key: bytes, code: str, sentence: str, now: Instant) -> list[Any]:
-        """Nothing was paid for this unit, and nothing will be: the request goes elsewhere."""
-        unit = self.ledger.units.get(key)
-        if unit is None or self.ledger.move(key, Step.REFUND, now, code, sentence) is None:
-            return []
-        return [*self._release(key), *self._again(unit, now, sentence)]
+    def pay_failed(self, ref: bytes, code: str, sentence: str, now: Instant) -> list[Any]:
+        """Nothing was paid for this unit or batch, and nothing will be: the requests go elsewhere."""
+        held = self.ledger.batches.get(ref)
+        keys = (ref,) if held is None else tuple(one.unit for one in held.body.units)
+        effects: list[Any] = []
+        for key in keys:
+            unit = self.ledger.units.get(key)
+            if unit is not None and self.ledger.move(key, Step.REFUND, now, code, sentence) is not None:
+                effects += [*self._release(key), *self._again(unit, now, sentence)]
+        return [*effects, *self._paid(keys, now)]
 
     def decrypted(self, event: Decrypted, now: Instant) -> list[Any]:
         """The result is open: it is what the offer promised, or we hold a proof that it is not."""
@@ -282,6 +329,8 @@ class Buying(Purchases):
                 *self._again(unit, now, sentence, spent=True),
             ]
         self.ledger.move(event.unit, Step.FINISH, now, "finished", "the result is here")
+        if not deal.free:
+            self._exposure.finished(deal.other)
         effects: list[Any] = [say(deal, Taken(deal=deal.deal, unit=unit.unit)), *self._release(event.unit)]
         request = self.requests.drop(unit.request)
         if request:
@@ -309,6 +358,7 @@ class Buying(Purchases):
     def peer_up(self, event: PeerUp, now: Instant) -> list[Any]:
         """The seller is back: give him his time again and say what he may have missed."""
         self._away.discard(event.peer)
+        self._ask_again(event.peer)
         effects: list[Any] = []
         for deal in sorted({key[:32] for key in self._with(event.peer)}):
             terms = self._terms(self.ledger.deals[deal].free)
@@ -324,7 +374,7 @@ class Buying(Purchases):
 
     def tick(self, now: Instant) -> list[Any]:
         """Let go of what has lasted too long."""
-        effects = self._repeat_tasks(now)
+        effects = [*self._repeat_tasks(now), *self._gather_late(now)]
         for key in self.ledger.late(now):
             unit = self.ledger.units[key]
             if unit.phase is Phase.COMMITTED:
@@ -344,13 +394,26 @@ class Buying(Purchases):
     def next_deadline(self) -> Instant | None:
         """When ``tick`` has something to do."""
         return min(
-            (one for one in (self.ledger.next_deadline(), self.requests.next_deadline(), self._next_repeat()) if one is not None),
+            (
+                one
+                for one in (
+                    self.ledger.next_deadline(),
+                    self.requests.next_deadline(),
+                    self._next_repeat(),
+                    self.till.next_deadline(),
+                )
+                if one is not None
+            ),
             default=None,
         )
 
     def resume(self, now: Instant) -> list[Any]:
         """After a restart nobody waits for anything: withdraw what is free to withdraw, complete what is paid."""
         effects: list[Any] = []
+        for key in self.ledger.in_phase(Phase.COMMITTED):
+            channel = self.ledger.deal_of(key).channel
+            if channel is not None:
+                self.till.pay(channel, (key,))
         for key in self.ledger.in_phase(*BEFORE_MONEY):
             effects += self._leave(key, Step.WITHDRAW, now, "restarted", "this node was restarted")
         for key in self.ledger.in_phase(Phase.REVEALED):

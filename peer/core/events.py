@@ -350,21 +350,27 @@ class Notice:
 # --- between the parts of the brain ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelWanted:
-    """Deal ``deal`` with ``peer`` needs ``amount_msat`` of channel capacity, in payments of ``unit_msat``."""
+    """Deal ``deal`` with ``peer`` needs ``amount_msat`` of channel capacity, in payments of ``unit_msat``; ``more_msat`` is
+    what the requests that still wait would cost at its price, whoever sells to them.
+    """
 
     deal: bytes
     peer: PeerId
     amount_msat: int
     unit_msat: int
+    more_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelBound:
-    """Deal ``deal`` is paid through ``channel``; ``ready`` when its funding is already seen."""
+    """Deal ``deal`` is paid through ``channel``; ``ready`` when its funding is already seen. ``units``: for so many of its units
+    there is money, None for all.
+    """
 
     deal: bytes
     channel: bytes
     ready: bool
+    units: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,12 +384,13 @@ class ChannelFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayWanted:
-    """Pay ``amount_msat`` for unit ``unit`` through ``channel``, locked to ``lock``."""
+    """Pay ``amount_msat`` through ``channel``, locked to ``lock``, for ``unit``, or for the batch of that name and ``units``."""
 
     channel: bytes
     unit: bytes
     lock: bytes
     amount_msat: int
+    units: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

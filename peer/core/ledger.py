@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Final
 
+from peer.core.batches import BATCH_TABLE, HeldBatch
 from peer.core.deal import FINAL, Deal, Phase, Step, Unit, step, unit_key
 from peer.core.events import Post
 from peer.core.letters import DEAL, DealLetter, Lane, address
@@ -31,15 +32,18 @@ class Ledger:
     def __init__(self) -> None:
         self.deals: dict[bytes, Deal] = {}
         self.units: dict[bytes, Unit] = {}
+        self.batches: dict[bytes, HeldBatch] = {}
         self._dirty: dict[tuple[str, bytes], bytes | None] = {}
         self._live: set[bytes] = set()
         self._over: dict[bytes, None] = {}
         self.version = 0
 
-    def load(self, deals: dict[bytes, bytes], units: dict[bytes, bytes]) -> None:
-        """Take over the rows that the journal kept."""
+    def load(self, deals: dict[bytes, bytes], units: dict[bytes, bytes], batches: dict[bytes, bytes] | None = None) -> None:
+        """Take over the rows that the journal kept; ``batches`` may hold those of another ledger, which are left."""
         self.deals = {key: unpack(Deal, deals[key]) for key in sorted(deals)}
         self.units = {key: unpack(Unit, units[key]) for key in sorted(units) if key[:32] in self.deals}
+        held = {ref: unpack(HeldBatch, raw) for ref, raw in sorted((batches or {}).items())}
+        self.batches = {ref: one for ref, one in held.items() if all(part.unit in self.units for part in one.body.units)}
         self._live = {key for key, unit in self.units.items() if unit.phase not in FINAL}
         over = [one for one in self.deals.values() if self.is_over(one.deal)]
         self._over = {one.deal: None for one in sorted(over, key=lambda one: (one.agreed_us, one.deal))}
@@ -61,6 +65,25 @@ class Ledger:
         self._live.discard(key)
         if self.is_over(unit.deal):
             self._over[unit.deal] = None
+
+    def put_batch(self, ref: bytes, batch: HeldBatch) -> None:
+        """Keep a batch."""
+        self.batches[ref] = batch
+        self._dirty[BATCH_TABLE, ref] = pack(batch)
+
+    def drop_batch(self, ref: bytes) -> None:
+        """Forget a batch."""
+        if self.batches.pop(ref, None) is not None:
+            self._dirty[BATCH_TABLE, ref] = None
+
+    def finished(self) -> dict[bytes, int]:
+        """How many units ended as they should, by the account they were traded with."""
+        counts: dict[bytes, int] = {}
+        for key, unit in self.units.items():
+            if unit.phase is Phase.FINISHED and not self.deal_of(key).free:
+                other = self.deal_of(key).other
+                counts[other] = counts.get(other, 0) + 1
+        return counts
 
     def deal_of(self, key: bytes) -> Deal:
         """The deal that a unit belongs to."""
@@ -120,7 +143,10 @@ class Ledger:
         while len(self._over) > FINISHED_KEPT:
             deal = next(iter(self._over))
             del self._over[deal]
-            for key, _ in list(self.units_of(deal)):
+            gone = {key for key, _ in self.units_of(deal)}
+            for ref in [ref for ref, one in self.batches.items() if any(part.unit in gone for part in one.body.units)]:
+                self.drop_batch(ref)
+            for key in sorted(gone):
                 del self.units[key]
                 self._dirty[UNIT_TABLE, key] = None
             del self.deals[deal]

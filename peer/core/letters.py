@@ -9,12 +9,14 @@ reconnect.
 from enum import IntEnum
 from typing import Annotated, Final
 
-from wire.canon import U16, Choice, Hash32, Range, Signature64, Size, WrongShape, record
-from wire.limits import CONTENT_MAX_BYTES, PRICE_MAX_MSAT, REASON_MAX_CHARS
+from wire.canon import U16, U63, Choice, Hash32, Range, Signature64, Size, WrongShape, record
+from wire.limits import BATCH_UNITS_MAX, CONTENT_MAX_BYTES, PRICE_MAX_MSAT, REASON_MAX_CHARS
 
 OFFER_PURPOSE: Final = "offer"
 DRAINING: Final = "draining"  # the code of a refusal by a seller that is shutting down in good order
 
+UnitName = Annotated[bytes, Size(34, 34)]
+"""Deal and unit number, see ``peer.core.deal.unit_key``."""
 Ticket = Annotated[bytes, Size(16, 16)]
 Code = Annotated[str, Size(1, 40)]
 Sentence = Annotated[str, Size(0, REASON_MAX_CHARS)]
@@ -131,11 +133,45 @@ class Withdraw:
     code: Code
 
 
+@record
+class Gather:
+    """Buyer: I have these units' results and would pay for them together; put them under one key."""
+
+    channel: Hash32
+    units: Annotated[tuple[UnitName, ...], Size(2, BATCH_UNITS_MAX)]
+
+
+@record
+class SealedKey:
+    """The key of one unit's result behind the batch's key, see ``peer.core.batches``."""
+
+    unit: UnitName
+    seal: Hash32
+
+
+@record
+class BatchBody:
+    """What a seller signs to sell several results under one key: ``lock`` is its SHA-256, ``amount_msat`` pays for all."""
+
+    channel: Hash32
+    lock: Hash32
+    amount_msat: U63
+    units: Annotated[tuple[SealedKey, ...], Size(2, BATCH_UNITS_MAX)]
+
+
+@record
+class Batch:
+    """Seller: the units that you named, under one key."""
+
+    body: BatchBody
+    signature: Signature64
+
+
 DEAL: Final = Choice(
     "deal",
-    {1: Bind, 2: Task, 3: Working, 4: Offer, 5: FreeKey, 6: Taken, 7: WorkRefused, 8: Withdraw},
+    {1: Bind, 2: Task, 3: Working, 4: Offer, 5: FreeKey, 6: Taken, 7: WorkRefused, 8: Withdraw, 9: Gather, 10: Batch},
 )
 
-DealLetter = Bind | Task | Working | Offer | FreeKey | Taken | WorkRefused | Withdraw
+DealLetter = Bind | Task | Working | Offer | FreeKey | Taken | WorkRefused | Withdraw | Gather | Batch
 
 LETTER_MAX_BYTES: Final = 4_096

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from peer.core.deal import BEFORE_MONEY, Phase, Role, Step, Unit, split_unit_key, unit_key
 from peer.core.events import Fetch, Grant, Reply, Revoke, Stop, Strike, Unpin
+from peer.core.exposure import Exposure
 from peer.core.ledger import Ledger, say
 from peer.core.letters import DRAINING, Bind, DealLetter, Task, Withdraw
 from peer.core.requests import Requests
 from peer.core.terms import Terms
+from peer.core.till import Till
 from wire.keys import PeerId, SecretKey, peer_id_of
 from wire.moments import SECOND, Instant
 from wire.network import Network
@@ -22,10 +24,17 @@ _UNANSWERED: Final = frozenset({Phase.ACCEPTED, Phase.FUNDED})
 
 
 class Purchases:
-    """Ledger, requests and the tools that move them. ``renew`` says whether a request whose seller failed may be placed again."""
+    """Ledger, requests, till and the tools that move them. ``renew`` says whether a request whose seller failed may be placed
+    again, ``exposure`` how much is risked with whom.
+    """
 
     def __init__(
-        self, key: SecretKey, network: Network, terms: Callable[[bool], Terms], renew: Callable[[int, Instant], bool]
+        self,
+        key: SecretKey,
+        network: Network,
+        terms: Callable[[bool], Terms],
+        renew: Callable[[int, Instant], bool],
+        exposure: Exposure | None = None,
     ) -> None:
         self._key = key
         self._network = network
@@ -33,6 +42,8 @@ class Purchases:
         self._renew = renew
         self.ledger = Ledger()
         self.requests = Requests()
+        self.till = Till()
+        self._exposure = exposure or Exposure()
         self._away: set[PeerId] = set()
         self._repeats: dict[bytes, tuple[Instant, int]] = {}
 
@@ -145,6 +156,7 @@ class Purchases:
         """Leave a unit by a side exit, if the table has one from here, and tell the seller."""
         if self.ledger.move(key, how, now, code, sentence) is None:
             return []
+        self.till.drop(key)
         deal, number = split_unit_key(key)
         held = self.ledger.deals[deal]
         return [

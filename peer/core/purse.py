@@ -1,7 +1,11 @@
 """Our channels, and which of them pays for which deal.
 
 The purse translates: deals speak of units and prices, the escrow of references, locks and amounts. A channel with free capacity
-and time left is used again; else one is opened that holds more than the deal at hand, for the next deals with the same seller.
+and time left is used again; else one is opened that holds more than the deal at hand, for the next deals with the same seller,
+but no more than we put into channels with him as yet. What there is no money for is left out of the deal.
+
+All new channels of one epoch are funded by one transaction: a funding that is wanted waits while we still agree with sellers, or
+wait for the answer of one, but not longer than the epoch.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +18,7 @@ from escrow.core.events import (
     Closed,
     FundingBuilt,
     FundingFailed,
+    FundingWanted,
     LetterIn,
     OutpointSeen,
     Pay,
@@ -27,15 +32,17 @@ from escrow.core.opening import AnyChannel, SellerPolicy, answer_open, open_chan
 from escrow.core.seller import SellerChannel
 from escrow.core.state import CHANNEL_TABLE, LOCK_TABLE
 from peer.core import events as node
+from peer.core.exposure import Exposure
 from wire.effects import Count
 from wire.errors import Refused
 from wire.keys import PeerId, SecretKey, public_of
-from wire.limits import CHANNELS_MAX, FIRST_EXPOSURE_MAX_SAT
+from wire.limits import CHANNELS_MAX
 from wire.moments import Instant
 from wire.money import MSAT_PER_SAT
 from wire.network import Network
 
 HEADROOM: Final = 4
+HEADROOM_MOST: Final = 8  # while so much more waits to be bought
 _LIVE: Final = (Phase.OFFERED, Phase.FUNDING, Phase.FUNDED, Phase.OPEN)
 
 
@@ -44,13 +51,16 @@ class Purse:
 
     TABLES: ClassVar[tuple[str, ...]] = (CHANNEL_TABLE, LOCK_TABLE)
 
-    def __init__(self, key: SecretKey, network: Network, instance: bytes | None) -> None:
+    def __init__(self, key: SecretKey, network: Network, instance: bytes | None, exposure: Exposure | None = None) -> None:
         self._key = key
         self._network = network
         self._instance = instance
         self._tip: TipSeen | None = None
         self.channels: dict[bytes, AnyChannel] = {}
         self._bound: dict[bytes, set[bytes]] = {}
+        self._exposure = exposure or Exposure()
+        self._gathered: dict[bytes, FundingWanted] = {}
+        self._fund_by: Instant | None = None
 
     def load(self, rows: Mapping[str, Mapping[bytes, bytes]]) -> None:
         """Take over the rows that the journal kept."""
@@ -58,36 +68,63 @@ class Purse:
 
     # --- deals --------------------------------------------------------------------------------------------------------
     def want(self, event: node.ChannelWanted, reserved_msat: Callable[[bytes], int], now: Instant) -> list[Any]:
-        """Find or open a channel that can pay ``amount_msat`` to the deal's seller."""
-        for name in sorted(self.channels):
-            channel = self.channels[name]
-            if not isinstance(channel, BuyerChannel) or channel.peer != event.peer or not channel.usable:
-                continue
-            if channel.free_msat - reserved_msat(name) >= event.amount_msat:
-                return [self._bind(event.deal, channel)]
+        """Find or open a channel that can pay ``amount_msat`` to the deal's seller, or as much of it as we risk with him."""
+        ours = [one for one in self._with(event.peer) if one.usable and self._pays(one, event.unit_msat)]
+        free = {one.channel: one.free_msat - reserved_msat(one.channel) for one in ours}
+        for channel in ours:
+            if free[channel.channel] >= event.amount_msat:
+                return [self._bind(event, channel, event.amount_msat)]
         try:
-            channel, effects = self._open(event, now)
+            channel, effects, amount_msat = self._open(event, now)
         except Refused as refusal:
+            roomiest = max(ours, key=lambda one: (free[one.channel], one.channel), default=None)
+            if refusal.code == "exposure" and roomiest is not None and free[roomiest.channel] >= event.unit_msat:
+                return [self._bind(event, roomiest, free[roomiest.channel])]
             return [node.ChannelFailed(deal=event.deal, code=refusal.code, sentence=refusal.sentence)]
-        return [*effects, self._bind(event.deal, channel)]
+        return [*effects, self._bind(event, channel, amount_msat)]
 
-    def _bind(self, deal: bytes, channel: BuyerChannel) -> node.ChannelBound:
-        self._bound.setdefault(channel.channel, set()).add(deal)
-        return node.ChannelBound(deal=deal, channel=channel.channel, ready=channel.phase is Phase.OPEN)
+    def _with(self, peer: PeerId) -> list[BuyerChannel]:
+        """Our channels with one seller that are not over, in a fixed order."""
+        held = [self.channels[name] for name in sorted(self.channels)]
+        return [
+            one
+            for one in held
+            if isinstance(one, BuyerChannel) and one.peer == peer and one.phase not in (Phase.CLOSED, Phase.BURIED)
+        ]
 
-    def _open(self, event: node.ChannelWanted, now: Instant) -> tuple[BuyerChannel, list[Any]]:
+    @staticmethod
+    def _pays(channel: BuyerChannel, unit_msat: int) -> bool:
+        """Whether the next payment of this size makes a balance that the chain enforces, or is within the agreed credit."""
+        terms = channel.row.terms
+        enforced = enforced_from_sat(terms.feerate_sat_per_kvb)
+        return terms.credit_sat >= enforced or (channel.row.paid_msat + unit_msat) // MSAT_PER_SAT >= enforced
+
+    def _bind(self, event: node.ChannelWanted, channel: BuyerChannel, amount_msat: int) -> node.ChannelBound:
+        self._bound.setdefault(channel.channel, set()).add(event.deal)
+        units = None if amount_msat >= event.amount_msat else amount_msat // event.unit_msat
+        return node.ChannelBound(deal=event.deal, channel=channel.channel, ready=channel.phase is Phase.OPEN, units=units)
+
+    def _open(self, event: node.ChannelWanted, now: Instant) -> tuple[BuyerChannel, list[Any], int]:
+        """A new channel, and how much of the amount it is for."""
         if self._instance is None or self._tip is None:
             raise Refused("no-chain", "the chain has not been seen yet; nothing can be paid")
         if len(self.channels) >= CHANNELS_MAX:
             raise Refused("channels-full", f"there are {CHANNELS_MAX} channels already; close some first")
         feerate = self._tip.feerate_sat_per_kvb or self._network.feerate_min_sat_per_kvb
-        needed = capacity_sat(event.amount_msat, feerate)
-        if needed > FIRST_EXPOSURE_MAX_SAT:
-            raise Refused("exposure", f"{needed} sat in one channel are more than the {FIRST_EXPOSURE_MAX_SAT} allowed")
-        roomy = min(FIRST_EXPOSURE_MAX_SAT, capacity_sat(HEADROOM * event.amount_msat, feerate))
+        seller = public_of(event.peer)
+        most_sat = self._exposure.capacity_sat(seller)
+        room_sat = most_sat - sum(one.row.terms.capacity_sat for one in self._with(event.peer))
+        amount_msat = event.amount_msat
+        if capacity_sat(amount_msat, feerate) > room_sat:
+            whole = usable_msat(room_sat, feerate, arbiter=False) // max(1, event.unit_msat)
+            amount_msat = whole * event.unit_msat
+            if whole == 0 or capacity_sat(amount_msat, feerate) > room_sat:
+                sentence = f"{most_sat} sat are put into channels with this seller as yet, and {room_sat} of them are left"
+                raise Refused("exposure", sentence)
+        ahead_msat = min(HEADROOM_MOST * amount_msat, max(HEADROOM * amount_msat, amount_msat + event.more_msat))
+        roomy = min(room_sat, capacity_sat(ahead_msat, feerate))
         # Payments too small for the chain to enforce start as credit, which the terms have to name.
         enforced = enforced_from_sat(feerate)
-        seller = public_of(event.peer)
         known = sum(1 for one in self.channels.values() if isinstance(one, BuyerChannel) and one.row.terms.seller == seller)
         terms = propose_terms(
             self._key,
@@ -102,7 +139,27 @@ class Purse:
         )
         channel, effects = open_channel(self._key, self._network, terms, now)
         self.channels[channel.channel] = channel
-        return channel, [*effects, *channel.handle(self._tip, now)]
+        return channel, [*effects, *channel.handle(self._tip, now)], amount_msat
+
+    # --- funding ------------------------------------------------------------------------------------------------------
+    def gather(self, effect: FundingWanted, now: Instant) -> list[Any]:
+        """A channel wants its funding: keep it for the others of this epoch."""
+        clock = self._network.clock
+        if self._fund_by is None:
+            self._fund_by = clock.start(clock.epoch(now) + 1)
+        self._gathered[effect.channel] = effect
+        return []
+
+    def fundings(self, now: Instant, *, talking: bool) -> list[FundingWanted]:
+        """The fundings to build together now, or none yet. ``talking``: there are sellers with whom we are still agreeing."""
+        if self._fund_by is None:
+            return []
+        asked = any(isinstance(one, BuyerChannel) and one.phase is Phase.OFFERED for one in self.channels.values())
+        if (talking or asked) and now < self._fund_by:
+            return []
+        ready = [self._gathered[name] for name in sorted(self._gathered) if self.channels[name].phase is Phase.FUNDING]
+        self._gathered, self._fund_by = {}, None
+        return ready
 
     def pay(self, event: node.PayWanted, now: Instant) -> list[Any]:
         """Pay for a unit."""
@@ -187,9 +244,8 @@ class Purse:
 
     def next_deadline(self) -> Instant | None:
         """When ``tick`` has something to do."""
-        return min(
-            (one for one in (channel.next_deadline() for channel in self.channels.values()) if one is not None), default=None
-        )
+        moments = [self._fund_by, *(channel.next_deadline() for channel in self.channels.values())]
+        return min((one for one in moments if one is not None), default=None)
 
     def resume(self, now: Instant) -> list[Any]:
         """After a restart."""

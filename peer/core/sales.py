@@ -8,6 +8,7 @@ from typing import Any
 
 from peer.core.deal import Phase, Role, Step, Unit, split_unit_key
 from peer.core.events import Compute, Fetch, Grant, Revoke, Stop, Unpin
+from peer.core.exposure import Exposure
 from peer.core.ledger import NEVER, Ledger, say
 from peer.core.letters import OFFER_PURPOSE, FreeKey, Offer, OfferBody, Working, WorkRefused
 from peer.core.mandates import Mandate
@@ -24,17 +25,28 @@ Permit = Callable[[str], Mandate | None]
 
 
 class Sales:
-    """Ledger, stalls and the tools that move units. ``permit`` finds the mandate under which an article may be sold now."""
+    """Ledger, stalls and the tools that move units. ``permit`` finds the mandate under which an article may be sold now,
+    ``exposure`` says how much unpaid work is done for whom.
+    """
 
-    def __init__(self, key: SecretKey, network: Network, terms: Callable[[bool], Terms], permit: Permit) -> None:
+    def __init__(
+        self,
+        key: SecretKey,
+        network: Network,
+        terms: Callable[[bool], Terms],
+        permit: Permit,
+        exposure: Exposure | None = None,
+    ) -> None:
         self._key = key
         self._network = network
         self._terms = terms
         self._permit = permit
         self.ledger = Ledger()
         self.stalls = Stalls()
+        self._exposure = exposure or Exposure()
         self.draining = False
         self._ready: set[bytes] = set()
+        self._unpaid_batches: dict[bytes, list[bytes]] = {}
         self._computing: dict[bytes, str] = {}
 
     # --- what is on offer ---------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any, Final
 
-from peer.core.deal import BEFORE_MONEY, Deal, Phase, Step, new_unit
+from peer.core.batches import BATCH_PURPOSE, HeldBatch, batch_key, batch_ref, make_batch
+from peer.core.deal import BEFORE_MONEY, Deal, Phase, Role, Step, new_unit, split_unit_key
 from peer.core.events import (
     Computed,
     ComputeFailed,
@@ -27,13 +28,17 @@ from peer.core.events import (
 )
 from peer.core.keys import lock_of, result_key, ticket_for
 from peer.core.ledger import NEVER, say
-from peer.core.letters import DRAINING, Bind, DealLetter, Taken, Task, Withdraw, Working
+from peer.core.letters import DRAINING, Batch, Bind, DealLetter, Gather, Taken, Task, Withdraw, Working
 from peer.core.sales import Sales, owner_of, refusal_of
 from peer.core.terms import check_article
-from wire.errors import Misbehaved, Refused
-from wire.keys import PeerId, peer_id_of
+from wire.canon import pack
+from wire.envelope import id_of
+from wire.errors import Ignore, Misbehaved, Refused
+from wire.keys import PeerId, peer_id_of, public_of
+from wire.limits import BATCHES_UNPAID_MAX
 from wire.moments import SECOND, Instant
 
+_UNPAID: Final = (Phase.TRANSMITTING, Phase.WORKING, Phase.OFFERED)
 _UNDONE: Final = (Phase.ACCEPTED, Phase.FUNDED, Phase.TRANSMITTING, Phase.WORKING)
 _DRAINING: Final = "the seller is shutting down and hands this unit back"
 THANKS_S: Final = 5  # a buyer who has the key and says nothing for so long is not waited for
@@ -106,6 +111,7 @@ class Selling(Sales):
     def channel_closed(self, channel: bytes, now: Instant) -> list[Any]:
         """The channel is spent: nothing unpaid can be paid through it any more."""
         self._ready.discard(channel)
+        self._unpaid_batches.pop(channel, None)
         effects: list[Any] = []
         for deal in [one.deal for one in self.ledger.deals.values() if one.channel == channel]:
             for key, unit in list(self.ledger.units_of(deal)):
@@ -132,6 +138,8 @@ class Selling(Sales):
             case Withdraw():
                 key = self.ledger.held_with(peer, letter.deal, letter.unit)
                 return self._leave(key, Step.WITHDRAW, now, letter.code, "the buyer no longer wants it")
+            case Gather():
+                return self._gather(peer, letter)
             case _:
                 raise Misbehaved("wrong-role", "a buyer sent what only sellers send", penalty=20)
 
@@ -162,19 +170,40 @@ class Selling(Sales):
 
     # --- the work -----------------------------------------------------------------------------------------------------
     def _begin(self, deal: bytes, now: Instant) -> list[Any]:
-        """Fetch every task of a deal whose money is in sight."""
+        """Fetch the tasks of a deal whose money is in sight: in a paid one as many as we do unpaid for this buyer at a time."""
         held = self.ledger.deals[deal]
         if not held.free and held.channel not in self._ready:
             return []
         terms = self._terms(held.free)
+        patience = Instant(now + (terms.fetch_s + terms.work_s * (held.quantity + 1)) * SECOND)
         effects: list[Any] = []
         for key, unit in list(self.ledger.units_of(deal)):
             if unit.phase is Phase.ACCEPTED and unit.work is not None:
-                self.ledger.move(key, Step.FUND, now, "funded", "nothing is to be paid" if held.free else "the money is seen")
+                sentence = "nothing is to be paid" if held.free else "the money is seen"
+                self.ledger.move(key, Step.FUND, now, "funded", sentence, deadline_us=patience)
+            if self.ledger.units[key].phase is Phase.FUNDED and (held.free or self._may_begin(held)):
                 deadline = Instant(now + terms.fetch_s * SECOND)
                 self.ledger.move(key, Step.TRANSMIT, now, "fetching", "the work is being fetched", deadline_us=deadline)
                 effects.append(self._fetch(key))
         return effects
+
+    def _may_begin(self, deal: Deal) -> bool:
+        """Whether one unit more of unpaid work for this buyer stays within what we risk with him."""
+        others = [self.ledger.deal_of(key) for key in self.ledger.in_phase(*_UNPAID)]
+        prices = [one.price_msat for one in others if one.other == deal.other and not one.free]
+        return self._exposure.in_flight(deal.other).fits([*prices, deal.price_msat]) > len(prices)
+
+    def _begin_more(self, buyer: bytes, now: Instant) -> list[Any]:
+        """A unit of this buyer is paid or over: another may begin."""
+        if self.draining:
+            return []
+        waiting = {key[:32] for key in self.ledger.in_phase(Phase.FUNDED)}
+        deals = sorted(one for one in waiting if self.ledger.deals[one].other == buyer)
+        return [effect for one in deals for effect in self._begin(one, now)]
+
+    def _leave(self, key: bytes, how: Step, now: Instant, code: str, sentence: str) -> list[Any]:
+        effects = super()._leave(key, how, now, code, sentence)
+        return [*effects, *self._begin_more(self.ledger.deal_of(key).other, now)] if effects else []
 
     def fetched(self, event: Fetched, now: Instant) -> list[Any]:
         """The work is here: compute it when a worker is free."""
@@ -237,6 +266,9 @@ class Selling(Sales):
     # --- the money ----------------------------------------------------------------------------------------------------
     def locked(self, channel: bytes, ref: bytes, lock: bytes, amount_msat: int, now: Instant) -> list[Any]:
         """A payment for ``ref`` is locked to ``lock`` and safe: give the key. Anything else is not our unit's payment."""
+        held = self.ledger.batches.get(ref)
+        if held is not None:
+            return self._batch_locked(channel, ref, held, (lock, amount_msat), now)
         unit = self.ledger.units.get(ref)
         if unit is None or unit.key is None:
             return []
@@ -245,10 +277,53 @@ class Selling(Sales):
             return []
         reveal = RevealWanted(channel=channel, unit=ref, key=unit.key)
         if unit.phase is Phase.OFFERED:
-            self.ledger.move(ref, Step.COMMIT, now, "committed", "the buyer's payment is locked to the key")
-            self.ledger.move(ref, Step.REVEAL, now, "revealed", "the key was given for the payment", deadline_us=NEVER)
-            return [reveal]
+            self._sold(ref, now)
+            return [reveal, *self._begin_more(deal.other, now)]
         return [reveal] if unit.phase in (Phase.COMMITTED, Phase.REVEALED, Phase.FINISHED) else []
+
+    def _sold(self, key: bytes, now: Instant) -> None:
+        self.ledger.move(key, Step.COMMIT, now, "committed", "the buyer's payment is locked to the key")
+        self.ledger.move(key, Step.REVEAL, now, "revealed", "the key was given for the payment", deadline_us=NEVER)
+        self._exposure.finished(self.ledger.deal_of(key).other)
+
+    def _gather(self, peer: PeerId, letter: Gather) -> list[Any]:
+        """Put results that wait for their payment under one key. Raises ``Ignore`` or ``Misbehaved``."""
+        units, amount_msat = [], 0
+        for name in letter.units:
+            key = self.ledger.held_with(peer, *split_unit_key(name))
+            unit, deal = self.ledger.units[key], self.ledger.deal_of(key)
+            if deal.channel != letter.channel or deal.free:
+                raise Misbehaved("wrong-gather", "results of another channel were to be put under one key", penalty=20)
+            if unit.phase is not Phase.OFFERED or unit.lock is None or unit.key is None:
+                raise Ignore("late-gather", "a result that does not wait for its payment was to be put under one key")
+            units.append((key, unit.lock, unit.key))
+            amount_msat += deal.price_msat
+        if len({key for key, _, _ in units}) != len(units):
+            raise Misbehaved("wrong-gather", "a result was named twice", penalty=20)
+        body = make_batch(self._key, self._network, letter.channel, units, amount_msat)
+        ref = batch_ref(self._network, body)
+        signature = self._key.sign(id_of(self._network.name, BATCH_PURPOSE, pack(body)))
+        self.ledger.put_batch(ref, HeldBatch(role=Role.SELLER, other=public_of(peer), body=body, signature=signature))
+        unpaid = [one for one in self._unpaid_batches.pop(letter.channel, []) if one != ref]
+        for old in unpaid[: max(0, len(unpaid) + 1 - BATCHES_UNPAID_MAX)]:
+            self.ledger.drop_batch(old)
+        self._unpaid_batches[letter.channel] = [*unpaid, ref][-BATCHES_UNPAID_MAX:]
+        return [say(self.ledger.deal_of(units[0][0]), Batch(body=body, signature=signature))]
+
+    def _batch_locked(self, channel: bytes, ref: bytes, held: HeldBatch, paid: tuple[bytes, int], now: Instant) -> list[Any]:
+        """The sum of a batch is locked: its one key opens all."""
+        body = held.body
+        units = [self.ledger.units[one.unit] for one in body.units]
+        if body.channel != channel or body.lock != paid[0] or paid[1] < body.amount_msat:
+            return []
+        unpaid = self._unpaid_batches.get(channel, [])
+        self._unpaid_batches[channel] = [one for one in unpaid if one != ref]
+        for one, unit in zip(body.units, units, strict=True):
+            if unit.phase is Phase.OFFERED:
+                self._sold(one.unit, now)
+        named = [(one.unit, unit.lock or b"") for one, unit in zip(body.units, units, strict=True)]
+        reveal = RevealWanted(channel=channel, unit=ref, key=batch_key(self._key, channel, named))
+        return [reveal, *self._begin_more(held.other, now)]
 
     # --- peers and time -----------------------------------------------------------------------------------------------
     def peer_down(self, event: PeerDown, now: Instant) -> list[Any]:
@@ -271,8 +346,12 @@ class Selling(Sales):
         effects: list[Any] = []
         for key in self.ledger.late(now):
             unit = self.ledger.units[key]
+            if unit.phase in (Phase.ACCEPTED, Phase.OFFERED) and not self.ledger.deal_of(key).free:
+                self._exposure.fault(self.ledger.deal_of(key).other, now)
             if unit.phase is Phase.ACCEPTED:
                 effects += self._refuse(key, Step.MISS, now, "not-funded", "the money was not seen in time")
+            elif unit.phase is Phase.FUNDED:
+                effects += self._refuse(key, Step.TIME_OUT, now, "no-turn", "its turn did not come in time")
             elif unit.phase is Phase.OFFERED:
                 effects += self._refuse(key, Step.TIME_OUT, now, "not-paid", "the buyer did not pay for the result in time")
             elif unit.phase is Phase.WORKING:

@@ -55,7 +55,7 @@ def test_numbers_are_the_codes_own() -> None:
         limits.TX_MAX_BYTES,
         limits.WATCHED_MAX,
         limits.CHAIN_LOOKBACK_BLOCKS,
-        limits.FIRST_EXPOSURE_MAX_SAT,
+        limits.CHANNEL_CAPACITY_MAX_SAT,
         limits.CREDIT_MAX_SAT,
     ):
         assert f"{number:,}" in TEXT
