@@ -162,7 +162,9 @@ class Channel:
         before = self.row
         self._effects, self._now = [], now
         self._resend_s = LETTER_RESEND_S
-        if self.phase is not Phase.BURIED:
+        if self.phase is Phase.BURIED:
+            self._tell_again()  # the end and the burial may be seen in one look, and a kill then swallows the news of both
+        else:
             if self.funding is not None:
                 self._watch(self.funding, again=True)
             for outpoint in sorted(self._watching - {self.funding}, key=lambda one: (one.txid, one.vout)):

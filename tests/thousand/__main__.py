@@ -10,8 +10,9 @@ import resource
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import trio
@@ -29,6 +30,7 @@ ARTICLE: Final = "foobar"
 PRICE_SAT: Final = 450
 POCKET_SAT: Final = 5_000_000
 SLOTS: Final = 64
+GROUP: Final = 50  # connections opened at once
 OPEN_FILES: Final = 8_192
 WAIT_S: Final = 900
 
@@ -52,11 +54,17 @@ async def buy(street: Street, buyer: Node, units: int) -> tuple[Node, float, lis
         async with trio.open_nursery() as nursery:
             for number in range(units):
                 nursery.start_soon(one, client, number)
-            await street.until(buyer, "status", lambda status: status["requests_waiting"] >= units)
+                if number % GROUP == GROUP - 1 or number == units - 1:
+                    await street.until(buyer, "status", partial(waits_for, number + 1))
             selling = ("sell", "--worker", "echo", "--article", ARTICLE, "--ask", f"sat {PRICE_SAT}", "--slots", str(SLOTS))
             seller = await street.node("seller", *selling, bootstrap=buyer)
             began = time.monotonic()
     return seller, time.monotonic() - began, wrong
+
+
+def waits_for(requests: int, status: Any) -> bool:
+    """Whether so many requests wait at a node."""
+    return int(status["requests_waiting"]) >= requests
 
 
 async def settle(street: Street, buyer: Node, seller: Node, units: int) -> list[str]:
