@@ -258,7 +258,16 @@ class BuyerChannel(SightedChannel):
         known = dataclasses.replace(last, key=key)
         self._change(last=known, revealed_msat=last.paid_msat)
         self._remember(known)
-        self._effects.append(Revealed(channel=self.channel, ref=last.ref, key=key))
+        self._effects.append(self._revealed(last, key))
+
+    def _revealed(self, last: Commitment, key: bytes) -> Revealed:
+        return Revealed(
+            channel=self.channel,
+            ref=last.ref,
+            key=key,
+            paid_msat=last.paid_msat,
+            signature=last.signature,
+        )
 
     def _fail_queue(self, code: str, sentence: str) -> None:
         for one in self.row.queue:
@@ -386,7 +395,7 @@ class BuyerChannel(SightedChannel):
         if self.phase is Phase.FUNDING:
             self._effects.append(FundingWanted(channel=self.channel, output=self.contract.funding))
         if last is not None and last.key is not None:
-            self._effects.append(Revealed(channel=self.channel, ref=last.ref, key=last.key))
+            self._effects.append(self._revealed(last, last.key))
 
     def _bury(self) -> None:
         for one in self._past.values():

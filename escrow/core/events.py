@@ -170,11 +170,16 @@ class Locked:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Revealed:
-    """Buyer: this is the key that was paid for, learnt from a letter or from the chain."""
+    """Buyer: this is the key that was paid for, learnt from a letter or from the chain.
+
+    ``paid_msat`` and ``signature`` are the commitment's, for evidence; 0 and empty when a payment long past is told again.
+    """
 
     channel: bytes
     ref: bytes
     key: bytes
+    paid_msat: int = 0
+    signature: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import typer
 from peer.cli import asking, dashboard, key, running, trying
 from peer.cli.doctor import doctor
 from peer.cli.market import add_market
+from peer.cli.receipts import add_receipts
 from peer.config import VERSION
 from wire.errors import InvariantBroken, named_in
 
@@ -48,6 +49,7 @@ def _make_app() -> typer.Typer:
     app.command()(asking.close)
     app.command()(dashboard.tui)
     add_market(app)
+    add_receipts(app)
     app.command()(doctor)
     keys = typer.Typer(help="The key of this home: show, import, export.", no_args_is_help=True, rich_markup_mode=None)
     keys.command("show")(key.key_show)

@@ -19,11 +19,25 @@ from orderbook.core.messages import Side
 from orderbook.core.tape import Tape
 from peer.core import events as node
 from peer.core.batches import BATCH_TABLE
+from peer.core.bundle import PaymentPart
 from peer.core.buying import Buying
 from peer.core.deal import Deal, Role
 from peer.core.exposure import Exposure
 from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
-from peer.core.letters import DEAL, LETTER_MAX_BYTES, Batch, DealLetter, Gather, Lane, Offer, address, sort
+from peer.core.letters import (
+    DEAL,
+    LETTER_MAX_BYTES,
+    Batch,
+    Countersigned,
+    DealLetter,
+    Gather,
+    Lane,
+    Offer,
+    Receipt,
+    address,
+    sort,
+)
+from peer.core.logbook import Logbook
 from peer.core.mandates import MANDATE_TABLE, Mandate, Mandates
 from peer.core.match import match_id
 from peer.core.purse import Purse
@@ -36,12 +50,13 @@ from wire.errors import Ignore, Misbehaved, Refused, require
 from wire.keys import PeerId, SecretKey, public_of
 from wire.limits import DEALS_OPEN_MAX
 from wire.moments import Instant
+from wire.money import MSAT_PER_SAT
 from wire.network import Network
 
 ROUNDS_MAX: Final = 100_000
 FAULT_PENALTY: Final = 20  # a rule broken by accident costs less
 DESK_TABLE: Final = "desk"
-TABLES: Final = (DEAL_TABLE, UNIT_TABLE, BATCH_TABLE, DESK_TABLE, MANDATE_TABLE, *Purse.TABLES)
+TABLES: Final = (DEAL_TABLE, UNIT_TABLE, BATCH_TABLE, DESK_TABLE, MANDATE_TABLE, *Purse.TABLES, *Logbook.TABLES)
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
@@ -72,6 +87,7 @@ class Brain:
         self.selling = Selling(key, network, self.shop.terms, self._permit, self.exposure)
         self.purse = Purse(key, network, instance, self.exposure)
         self.standing = Standing()
+        self.logbook = Logbook(key, network, self.buying.ledger, self.selling.ledger)
         self._todo: deque[Any] = deque()
         self._basis: tuple[Any, ...] = ()
         self._now = Instant(0)
@@ -91,6 +107,7 @@ class Brain:
                 self.exposure.finished(account, units)
         self.purse.load({table: rows[table] for table in Purse.TABLES})
         self.mandates.load(dict(rows[MANDATE_TABLE]))
+        self.logbook.load({table: rows[table] for table in Logbook.TABLES})
 
     # --- the driver's doors -------------------------------------------------------------------------------------------
     def handle(self, event: Any, now: Instant) -> tuple[Any, ...]:
@@ -138,6 +155,8 @@ class Brain:
             ledger.forget_old()
             out.extend(ledger.drain())
         out.extend(self.mandates.drain())
+        self.logbook.forget_old()
+        out.extend(self.logbook.drain())
         return tuple(out)
 
     def _new_wants(self, now: Instant) -> list[Any]:
@@ -186,7 +205,7 @@ class Brain:
             node.Computed: self.selling.computed,
             node.ComputeFailed: self.selling.compute_failed,
             node.Encrypted: self.selling.encrypted,
-            node.Decrypted: self.buying.decrypted,
+            node.Decrypted: lambda event, now: [*self.buying.decrypted(event, now), *self.logbook.taken(event.unit, now)],
             node.FundingBuilt: self.purse.funding_built,
             node.FundingFailed: self.purse.funding_failed,
             channel.OutpointSeen: self.purse.outpoint_seen,
@@ -221,7 +240,7 @@ class Brain:
             channel.Locked: lambda effect, now: self.selling.locked(
                 effect.channel, effect.ref, effect.lock, effect.amount_msat, now
             ),
-            channel.Revealed: lambda effect, now: self.buying.revealed(effect.ref, effect.key, now),
+            channel.Revealed: self._revealed,
             channel.PayFailed: lambda effect, now: self.buying.pay_failed(effect.ref, effect.code, effect.sentence, now),
             channel.Closed: self._channel_closed,
             node.Interest: self._interest,
@@ -229,7 +248,7 @@ class Brain:
             node.ChannelBound: self.buying.channel_bound,
             node.ChannelFailed: self.buying.channel_failed,
             node.PayWanted: self._pay,
-            node.RevealWanted: self.purse.reveal,
+            node.RevealWanted: self._reveal,
             node.Strike: self._strike,
             Blame: self._blame,
         }
@@ -308,6 +327,8 @@ class Brain:
 
     def _deal_letter(self, peer: PeerId, letter: DealLetter, now: Instant) -> list[Any]:
         match letter:
+            case Receipt() | Countersigned():
+                return self.logbook.hear(peer, letter)
             case Gather():
                 deal = letter.units[0][:32]
             case Batch():
@@ -324,6 +345,7 @@ class Brain:
             *self.purse.peer_up(event.peer, now),
             *self.buying.peer_up(event, now),
             *self.selling.peer_up(event, now),
+            *self.logbook.peer_up(event.peer),
         ]
 
     def _cleared(self, effect: book.Cleared, now: Instant) -> list[Any]:
@@ -337,8 +359,10 @@ class Brain:
         self.shop.agreed(signed, effect.side, effect.price_msat)
         if not buying and any(one.ask_msat is None for one in self.selling.stalls.of(shelf.article)):
             self.mandates.sold(shelf.article, effect.price_msat, signed.match.quantity, now)
+        name = match_id(self.network, signed)
+        self.logbook.agreed(name, shelf.article, self.shop.terms(shelf.free), signed)
         deal = Deal(
-            deal=match_id(self.network, signed),
+            deal=name,
             role=Role.BUYER if buying else Role.SELLER,
             other=signed.seller if buying else signed.buyer,
             article=shelf.article,
@@ -359,6 +383,25 @@ class Brain:
             bid = None if shelf.free else effect.price_msat
             self.buying.requests.remark(shelf.article, bid, effect.sentence)
         return [self.shop.missed(shelf, effect)]
+
+    def _revealed(self, effect: channel.Revealed, now: Instant) -> list[Any]:
+        """Buyer: a key that was paid for is here, and with it the evidence of the unit."""
+        effects = self.buying.revealed(effect.ref, effect.key, now)
+        held = self.purse.channels.get(effect.channel)
+        if held is not None and effect.signature:
+            payment = PaymentPart(paid_sat=effect.paid_msat // MSAT_PER_SAT, signature=effect.signature)
+            self.logbook.paid(effect.ref, held.row, payment)
+        return effects
+
+    def _reveal(self, effect: node.RevealWanted, now: Instant) -> list[Any]:
+        """Seller: the key is given for a payment that is locked to it."""
+        effects = self.purse.reveal(effect, now)
+        held = self.purse.channels.get(effect.channel)
+        last = None if held is None else held.row.last
+        if held is not None and last is not None and last.ref == effect.unit and last.key is not None:
+            payment = PaymentPart(paid_sat=last.paid_msat // MSAT_PER_SAT, signature=last.signature)
+            self.logbook.paid(effect.unit, held.row, payment)
+        return effects
 
     def _channel_wanted(self, effect: node.ChannelWanted, now: Instant) -> list[Any]:
         return self.purse.want(effect, self.buying.reserved_msat, now)

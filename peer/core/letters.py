@@ -13,6 +13,9 @@ from wire.canon import U16, U63, Choice, Hash32, Range, Signature64, Size, Wrong
 from wire.limits import BATCH_UNITS_MAX, CONTENT_MAX_BYTES, PRICE_MAX_MSAT, REASON_MAX_CHARS
 
 OFFER_PURPOSE: Final = "offer"
+RECEIPT_PURPOSE: Final = "receipt"
+RECEIPT_BUYER: Final = "receipt-buyer"
+RECEIPT_SELLER: Final = "receipt-seller"
 DRAINING: Final = "draining"  # the code of a refusal by a seller that is shutting down in good order
 
 UnitName = Annotated[bytes, Size(34, 34)]
@@ -167,11 +170,60 @@ class Batch:
     signature: Signature64
 
 
+@record
+class ReceiptBody:
+    """One line of the log of a deal: a unit was delivered, paid for as agreed, and opened to what was promised.
+
+    Lines are numbered from 0 in the order in which the buyer had the results; ``previous`` is the id of the line before, and of
+    the first line the deal. ``at_us`` is the buyer's clock.
+    """
+
+    deal: Hash32
+    number: U16
+    previous: Hash32
+    unit: U16
+    work: Hash32
+    plain: Hash32
+    lock: Hash32
+    price_msat: Annotated[int, Range(0, PRICE_MAX_MSAT)]
+    at_us: U63
+
+
+@record
+class Receipt:
+    """Buyer: I sign this line of our log; sign it, too."""
+
+    body: ReceiptBody
+    signature: Signature64
+
+
+@record
+class Countersigned:
+    """Seller: my signature under line ``number`` of our log."""
+
+    deal: Hash32
+    number: U16
+    signature: Signature64
+
+
 DEAL: Final = Choice(
     "deal",
-    {1: Bind, 2: Task, 3: Working, 4: Offer, 5: FreeKey, 6: Taken, 7: WorkRefused, 8: Withdraw, 9: Gather, 10: Batch},
+    {
+        1: Bind,
+        2: Task,
+        3: Working,
+        4: Offer,
+        5: FreeKey,
+        6: Taken,
+        7: WorkRefused,
+        8: Withdraw,
+        9: Gather,
+        10: Batch,
+        11: Receipt,
+        12: Countersigned,
+    },
 )
 
-DealLetter = Bind | Task | Working | Offer | FreeKey | Taken | WorkRefused | Withdraw | Gather | Batch
+DealLetter = Bind | Task | Working | Offer | FreeKey | Taken | WorkRefused | Withdraw | Gather | Batch | Receipt | Countersigned
 
 LETTER_MAX_BYTES: Final = 4_096

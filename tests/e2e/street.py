@@ -9,6 +9,7 @@ import httpx
 import trio
 
 from peer.demo.cluster import Cluster, Node, open_cluster
+from peer.journal import read_rows
 
 PATIENCE_S = 90
 
@@ -44,6 +45,16 @@ class Street:
         with trio.fail_after(PATIENCE_S):
             while True:
                 found = holds(await node.get(self.client, what))
+                if found:
+                    return found
+                node.program.check()
+                await trio.sleep(0.05)
+
+    async def kept(self, node: Node, table: str, holds: Callable[[dict[bytes, bytes]], Any]) -> Any:
+        """Look into a table of ``node``'s journal until ``holds`` is true of it; returns what ``holds`` returned."""
+        with trio.fail_after(PATIENCE_S):
+            while True:
+                found = holds(read_rows(node.home / "journal.sqlite", table))
                 if found:
                     return found
                 node.program.check()

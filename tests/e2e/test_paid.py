@@ -1,17 +1,23 @@
 """Paid work between processes, and what becomes of the money when a seller dies for good."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from peer.config import DemoOptions
+from peer.core.bundle import Bundle
+from peer.core.logbook import RECEIPT_TABLE
+from peer.demo.cluster import Node
 from peer.demo.receipts import Auditor, channels_of, money_conserved
 from peer.demo.run import make_demo
 from peer.workers.rays.demo import demo_scene
 from peer.workers.rays.tiles import cut
-from tests.e2e.street import open_street
+from tests.e2e.street import Street, open_street
+from wire.canon import unpack
 from wire.network import REGTEST
 
 pytestmark = pytest.mark.e2e
@@ -44,6 +50,7 @@ async def test_a_seller_who_never_comes_back_leaves_the_buyer_his_refund(tmp_pat
         await street.until(buyer, "account", lambda account: account["balance_sat"] == 5_000_000)
         answer = await street.buy(buyer, RAYS, works[0], price="uBTC 340")
         assert answer.status_code == 200
+        await the_evidence_holds(street, buyer, seller, tmp_path)
         seller.program.kill()
         (channel,) = await buyer.get(street.client, "channels")
         height = await street.rpc("getblockcount")
@@ -63,6 +70,38 @@ async def test_a_seller_who_never_comes_back_leaves_the_buyer_his_refund(tmp_pat
         assert escrow.close_height is not None
         assert escrow.close_height > channel["refund_height"] - 1
         assert money_conserved(REGTEST.name, [escrow], buyer.home / "journal.sqlite", {}) == []
+
+
+async def the_evidence_holds(street: Street, buyer: Node, seller: Node, folder: Path) -> None:
+    """Both sides have the receipt that both signed, and a stranger verifies it from the file alone."""
+
+    async def bitwrk(*arguments: str) -> Any:
+        done = await trio.run_process([sys.executable, "-m", "peer.cli", *arguments, "--json"], capture_stdout=True)
+        return json.loads(done.stdout)
+
+    def signed(rows: dict[bytes, bytes]) -> bool:
+        lines = [unpack(Bundle, raw).receipt for raw in rows.values()]
+        return bool(lines) and all(one is not None and one.seller_signature is not None for one in lines)
+
+    await street.kept(buyer, RECEIPT_TABLE, signed)
+    ours = await bitwrk("receipts", "list", "--home", str(buyer.home))
+    assert ours == await bitwrk("receipts", "list", "--home", str(seller.home))
+    assert [one["state"] for one in ours] == ["signed by both"]
+    (written,) = await bitwrk(
+        "receipts", "export", ours[0]["id"], "--ciphertext", "--out", str(folder), "--home", str(buyer.home)
+    )
+    shown = await bitwrk("receipts", "verify", written["file"], "--at-chain", street.cluster.chain.url)
+    assert [one["step"] for one in shown] == [
+        "match",
+        "book",
+        "offer",
+        "key",
+        "channel",
+        "payment",
+        "receipt",
+        "content",
+        "chain",
+    ]
 
 
 async def test_no_money_is_a_402(tmp_path: Path) -> None:
