@@ -137,6 +137,18 @@ class LocalNode:
         """Have every channel closed on chain; returns those that were asked to close."""
         return self._json("POST", "/v1/channels/close", {"reason": reason})
 
+    def appeal(self, channel: str, *, to_seller_sat: int | None = None, statement: str = "") -> dict[str, Any]:
+        """Ask the arbiter of a channel for a ruling; returns the appeal."""
+        params = {"statement": statement} | ({} if to_seller_sat is None else {"to_seller_sat": str(to_seller_sat)})
+        told: dict[str, Any] = self._json("POST", f"/v1/channels/{quote(channel, safe='')}/appeal", params)
+        return told
+
+    def rule(self, case: str, *, to_seller_sat: int, reason: str = "") -> dict[str, Any]:
+        """Rule on a case; returns it."""
+        params = {"to_seller_sat": str(to_seller_sat), "reason": reason}
+        told: dict[str, Any] = self._json("POST", f"/v1/cases/{quote(case, safe='')}/ruling", params)
+        return told
+
     def buy(
         self, article: str, work: Iterable[bytes], *, bid: str | None = None, wait_s: float | None = None, size: int | None = None
     ) -> str:

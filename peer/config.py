@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from peer.offer import Offer, read_offer
 from wire.errors import LocalFault, Refused
-from wire.limits import SUPPLY_MAX_SAT
+from wire.keys import BadKey, Public, public_of, read_peer
+from wire.limits import ARBITERS_MAX, SUPPLY_MAX_SAT
 from wire.network import Network, network_named
 
 VERSION: Final = "0.1.0"
@@ -42,7 +43,9 @@ class ChainChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a node is told before it starts. ``listen`` is host and port; port 0 means any free one."""
+    """Everything a node is told before it starts. ``listen`` is host and port; port 0 means any free one. ``court`` makes it an
+    arbiter, ``automatic`` one that rules by itself where no judgement is needed; the command says so, not the file.
+    """
 
     home: Path
     network: Network
@@ -50,12 +53,15 @@ class Settings:
     listen: tuple[str, int]
     bootstrap: tuple[str, ...]
     chain: ChainChoice
+    arbiters: tuple[Public, ...]
     allow_mainnet: bool
     mainnet_cap_sat: int
     log_level: str
     log_format: str
     sell: tuple[Offer, ...]
     gossipsub: bool
+    court: bool = False
+    automatic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +164,15 @@ def _offers(value: object) -> tuple[Offer, ...]:
         raise _BadValue(refused.sentence) from None
 
 
+def _arbiters(value: object) -> tuple[Public, ...]:
+    if not isinstance(value, list | tuple) or len(value) > ARBITERS_MAX:
+        raise _BadValue(f"it takes a list of at most {ARBITERS_MAX} peer ids")
+    try:
+        return tuple(dict.fromkeys(public_of(read_peer(_text(one))) for one in value))
+    except BadKey as bad:
+        raise _BadValue(bad.sentence) from None
+
+
 def _format(value: object) -> str:
     if value not in ("text", "json"):
         raise _BadValue("it takes 'text' or 'json'")
@@ -198,6 +213,13 @@ TABLE: Final = (
         default="kernel",
         read=_chain,
         purpose="kernel (a regtest chain in process), core:http://user:password@host:port (bitcoind or devchain), or none",
+    ),
+    Setting(
+        name="arbiters",
+        option=None,
+        default=(),
+        read=_arbiters,
+        purpose="peer ids of arbiters you accept; paid books name the first of them",
     ),
     Setting(
         name="allow_mainnet", option=None, default=False, read=_switch, purpose="must be true before the network main is used"
@@ -301,6 +323,7 @@ def _checked(home: Path, path: Path, values: Mapping[str, object]) -> Settings:
         mainnet_cap_sat=cap,
         listen=listen,  # type: ignore[arg-type]  # its reader returns host and port
         api_port=values["api_port"],  # type: ignore[arg-type]
+        arbiters=values["arbiters"],  # type: ignore[arg-type]
         bootstrap=values["bootstrap"],  # type: ignore[arg-type]
         log_level=values["log_level"],  # type: ignore[arg-type]
         log_format=values["log_format"],  # type: ignore[arg-type]

@@ -23,12 +23,13 @@ AnyChannel = BuyerChannel | SellerChannel
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SellerPolicy:
-    """What a seller agrees to. ``instance`` is his chain; arbiters are refused unless listed."""
+    """What a seller agrees to. ``instance`` is his chain; arbiters are refused unless listed, and perhaps one is required."""
 
     instance: bytes
     capacity_max_sat: int = CHANNEL_CAPACITY_MAX_SAT
     credit_max_sat: int = CREDIT_MAX_SAT
     arbiters: frozenset[bytes] = frozenset()
+    arbiter_required: bool = False
 
 
 def _new_row(role: Role, phase: Phase, terms: Terms, open_signature: bytes, opened_signature: bytes | None) -> ChannelRow:
@@ -121,6 +122,8 @@ def _refusal(letter: Open, network: Network, policy: SellerPolicy, height: int) 
         return "credit", f"no more than {policy.credit_max_sat} sat of credit are given"
     if terms.arbiter is not None and terms.arbiter not in policy.arbiters:
         return "arbiter", "this arbiter is not accepted here"
+    if terms.arbiter is None and policy.arbiter_required:
+        return "no-arbiter", "channels without an arbiter are not taken here"
     if terms.claim_delay_blocks < network.claim_delay_blocks:
         return "claim-delay", f"less than {network.claim_delay_blocks} blocks to claim are too few"
     if deadline < height + 4 * network.margin_blocks:

@@ -105,6 +105,18 @@ class NodeService(Protocol):
         """Begin to close every channel on chain; returns those that were asked to close."""
         ...
 
+    def cases(self) -> list[Json]: ...
+
+    def appeals(self) -> list[Json]: ...
+
+    async def appeal(self, channel: str, *, to_seller_sat: int | None, statement: str) -> Json:
+        """Ask the arbiter of a channel for a ruling; None: as our own books say. Returns the appeal. Raises ``Refused``."""
+        ...
+
+    async def rule(self, case: str, *, to_seller_sat: int, reason: str) -> Json:
+        """Rule on a case as its arbiter; returns it. Raises ``Refused``."""
+        ...
+
     def events(self, after: int | None = None) -> AsyncIterator[Json]:
         """What happens from now on, or after the event with the id ``after``. Endless; closed by the reader."""
         ...
@@ -134,18 +146,26 @@ STATUS: Final = {
     "origin-refused": 403,
     "not-found": 404,
     "unknown-book": 404,
+    "unknown-case": 404,
+    "unknown-channel": 404,
     "unknown-file": 404,
     "unknown-mandate": 404,
     "unknown-order": 404,
     "unknown-worker": 404,
     "wrong-method": 405,
     "slow-body": 408,
+    "already-ruled": 409,
+    "appeals-full": 409,
+    "bad-ruling": 409,
     "cancelled": 409,
     "mandates-full": 409,
     "name-taken": 409,
+    "no-arbiter": 409,
     "no-auction": 409,
     "no-chain": 409,
+    "not-open": 409,
     "stalls-full": 409,
+    "too-early": 409,
     "workers-full": 409,
     "too-large": 413,
     # what the market or the node could not do

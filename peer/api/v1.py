@@ -14,7 +14,14 @@ from peer.api.bodies import BuyOrder, NewMandate, NewWorker, Order
 from peer.api.body import HungUp, exhaust, work_in
 from peer.api.service import Json, NodeService
 from wire.errors import Refused
-from wire.limits import ARTICLE_MAX_CHARS, PRICE_MAX_MSAT, REASON_MAX_CHARS, TAPE_SLOTS_MAX
+from wire.limits import (
+    ARTICLE_MAX_CHARS,
+    PRICE_MAX_MSAT,
+    REASON_MAX_CHARS,
+    STATEMENT_MAX_BYTES,
+    SUPPLY_MAX_SAT,
+    TAPE_SLOTS_MAX,
+)
 from wire.money import BadAmount, parse_msat, show_msat
 
 ARTICLE: Final = re.compile(r"[!-~]+")
@@ -38,6 +45,7 @@ def add_v1(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
     """Add every route below ``/v1``."""
     _add_listings(app, service)
     _add_books_and_channels(app, service)
+    _add_disputes(app, service)
     _add_quotes(app, service)
     _add_orders(app, service)
     _add_mandates(app, service)
@@ -63,6 +71,8 @@ def _add_listings(app: FastAPI, service: NodeService) -> None:
     listing("books", service.books, "Order books this node follows")
     listing("articles", service.articles, "What is traded where, under which terms and at what prices")
     listing("mandates", service.mandates, "What may be traded without asking")
+    listing("cases", service.cases, "Cases before this node as an arbiter")
+    listing("appeals", service.appeals, "Own appeals to arbiters")
 
 
 def _add_books_and_channels(app: FastAPI, service: NodeService) -> None:
@@ -85,6 +95,26 @@ def _add_books_and_channels(app: FastAPI, service: NodeService) -> None:
     ) -> list[dict[str, Any]]:
         """Begin to close every channel; returns those that were asked to close."""
         return await service.close_channels(reason)
+
+
+def _add_disputes(app: FastAPI, service: NodeService) -> None:
+    @app.post("/v1/channels/{channel}/appeal", summary="Ask the arbiter of a channel for a ruling")
+    async def appeal(
+        channel: str,
+        to_seller_sat: Annotated[int | None, Query(ge=0, le=SUPPLY_MAX_SAT, description="default: as own books say")] = None,
+        statement: Annotated[str, Query(max_length=STATEMENT_MAX_BYTES)] = "",
+    ) -> dict[str, Any]:
+        """Goes to the arbiter with the evidence that this node has; what becomes of it stands in appeals."""
+        return await service.appeal(channel, to_seller_sat=to_seller_sat, statement=statement)
+
+    @app.post("/v1/cases/{case}/ruling", summary="Rule on a case, as its arbiter")
+    async def rule(
+        case: str,
+        to_seller_sat: Annotated[int, Query(ge=0, le=SUPPLY_MAX_SAT)],
+        reason: Annotated[str, Query(max_length=STATEMENT_MAX_BYTES)] = "",
+    ) -> dict[str, Any]:
+        """There is one ruling for each case; the buyer gets the rest but for the fee."""
+        return await service.rule(case, to_seller_sat=to_seller_sat, reason=reason)
 
 
 def _add_quotes(app: FastAPI, service: NodeService) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from peer.cli import asking, dashboard, key, running, trying
+from peer.cli.disputes import add_disputes
 from peer.cli.doctor import doctor
 from peer.cli.market import add_market
 from peer.cli.receipts import add_receipts
@@ -50,6 +51,7 @@ def _make_app() -> typer.Typer:
     app.command()(dashboard.tui)
     add_market(app)
     add_receipts(app)
+    add_disputes(app)
     app.command()(doctor)
     keys = typer.Typer(help="The key of this home: show, import, export.", no_args_is_help=True, rich_markup_mode=None)
     keys.command("show")(key.key_show)

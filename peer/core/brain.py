@@ -18,9 +18,12 @@ from orderbook.core.market import Market
 from orderbook.core.messages import Side
 from orderbook.core.tape import Tape
 from peer.core import events as node
+from peer.core.appeals import Appeals
+from peer.core.arbiter import Court
 from peer.core.batches import BATCH_TABLE
-from peer.core.bundle import PaymentPart
+from peer.core.bundle import Bundle, PaymentPart
 from peer.core.buying import Buying
+from peer.core.court import COURT, COURT_LETTER_MAX_BYTES, Appeal
 from peer.core.deal import Deal, Role
 from peer.core.exposure import Exposure
 from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
@@ -56,14 +59,26 @@ from wire.network import Network
 ROUNDS_MAX: Final = 100_000
 FAULT_PENALTY: Final = 20  # a rule broken by accident costs less
 DESK_TABLE: Final = "desk"
-TABLES: Final = (DEAL_TABLE, UNIT_TABLE, BATCH_TABLE, DESK_TABLE, MANDATE_TABLE, *Purse.TABLES, *Logbook.TABLES)
+TABLES: Final = (
+    DEAL_TABLE,
+    UNIT_TABLE,
+    BATCH_TABLE,
+    DESK_TABLE,
+    MANDATE_TABLE,
+    *Purse.TABLES,
+    *Logbook.TABLES,
+    *Court.TABLES,
+    *Appeals.TABLES,
+)
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
 
 class Brain:
     """One node. ``instance`` names the chain we settle on (None: free books only), ``rows`` are the journal's ``TABLES``, ``run``
-    is drawn at random at every start (see ``Desk``); with a ``tape`` it remembers prices.
+    is drawn at random at every start (see ``Desk``); with a ``tape`` it remembers prices. Paid books name the first of
+    ``arbiters``; all of them are accepted. ``court`` says whether we are an arbiter ourselves, ``automatic`` whether rulings that
+    need no judgement are given without our operator.
     """
 
     def __init__(
@@ -75,19 +90,24 @@ class Brain:
         run: bytes,
         rows: Rows | None = None,
         tape: Tape | None = None,
+        arbiters: tuple[bytes, ...] = (),
+        court: bool = False,
+        automatic: bool = False,
     ) -> None:
         kept = rows or {table: {} for table in TABLES}
         self.network = network
-        self.shop = Shop(network, instance, tape)
+        self.shop = Shop(network, instance, tape, arbiters[0] if arbiters else None)
         self.market = Market(network, key.peer_id)
         self.desk = Desk(key, network, kept[DESK_TABLE], run)
         self.mandates = Mandates()
         self.exposure = Exposure()
         self.buying = Buying(key, network, self.shop.terms, self.mandates.renew, self.exposure)
         self.selling = Selling(key, network, self.shop.terms, self._permit, self.exposure)
-        self.purse = Purse(key, network, instance, self.exposure)
+        self.purse = Purse(key, network, instance, self.exposure, arbiters)
         self.standing = Standing()
         self.logbook = Logbook(key, network, self.buying.ledger, self.selling.ledger)
+        self.court = Court(key, network, instance, serving=court, automatic=automatic)
+        self.appeals = Appeals(key, lambda: self.purse.channels, self._evidence)
         self._todo: deque[Any] = deque()
         self._basis: tuple[Any, ...] = ()
         self._now = Instant(0)
@@ -107,6 +127,8 @@ class Brain:
                 self.exposure.finished(account, units)
         self.purse.load({table: rows[table] for table in Purse.TABLES})
         self.mandates.load(dict(rows[MANDATE_TABLE]))
+        self.court.load(rows[Court.TABLES[0]])
+        self.appeals.load(rows[Appeals.TABLES[0]])
         self.logbook.load({table: rows[table] for table in Logbook.TABLES})
 
     # --- the driver's doors -------------------------------------------------------------------------------------------
@@ -123,6 +145,7 @@ class Brain:
             self.purse.resume(now),
             self.buying.resume(now),
             self.selling.resume(now),
+            self.court.resume(),
         ):
             self._todo.extend(effects)
         return self._until_quiet(now)
@@ -156,7 +179,8 @@ class Brain:
             out.extend(ledger.drain())
         out.extend(self.mandates.drain())
         self.logbook.forget_old()
-        out.extend(self.logbook.drain())
+        for part in (self.logbook, self.court, self.appeals):
+            out.extend(part.drain())
         return tuple(out)
 
     def _new_wants(self, now: Instant) -> list[Any]:
@@ -196,6 +220,8 @@ class Brain:
             node.MandateGranted: self.mandates.grant,
             node.MandateRevoked: self._revoked,
             node.Watched: lambda event, _: [node.Interest(article=event.article)],
+            node.AppealAsked: lambda event, _: self.appeals.ask(event),
+            node.RuleAsked: lambda event, _: self.court.asked(event),
             node.CloseAsked: lambda event, now: self.purse.close_all(event.reason, now),
             node.LetterArrived: self._letter,
             node.PeerUp: self._peer_up,
@@ -208,8 +234,12 @@ class Brain:
             node.Decrypted: lambda event, now: [*self.buying.decrypted(event, now), *self.logbook.taken(event.unit, now)],
             node.FundingBuilt: self.purse.funding_built,
             node.FundingFailed: self.purse.funding_failed,
-            channel.OutpointSeen: self.purse.outpoint_seen,
-            channel.TipSeen: self.purse.tip_seen,
+            channel.OutpointSeen: lambda event, now: [*self.purse.outpoint_seen(event, now), *self.court.outpoint_seen(event)],
+            channel.TipSeen: lambda event, now: [
+                *self.purse.tip_seen(event, now),
+                *self.court.tip_seen(event),
+                *self.appeals.tip_seen(event),
+            ],
             book.NeighbourUp: self._to_market,
             book.NeighbourDown: self._to_market,
             book.FrameIn: self._to_market,
@@ -319,6 +349,10 @@ class Brain:
                 case Lane.DEAL:
                     letter = DEAL.unpack(payload, LETTER_MAX_BYTES)
                     return self._deal_letter(event.peer, letter, now)
+                case Lane.COURT:
+                    said = COURT.unpack(payload, COURT_LETTER_MAX_BYTES)
+                    part = self.court if isinstance(said, Appeal) else self.appeals
+                    return part.hear(event.peer, said)
         except Misbehaved as error:
             blame = Blame(peer=event.peer, code=error.code, sentence=error.sentence, penalty=error.penalty)
             return [Count(code=error.code), blame]
@@ -346,6 +380,8 @@ class Brain:
             *self.buying.peer_up(event, now),
             *self.selling.peer_up(event, now),
             *self.logbook.peer_up(event.peer),
+            *self.court.peer_up(event.peer),
+            *self.appeals.peer_up(event.peer),
         ]
 
     def _cleared(self, effect: book.Cleared, now: Instant) -> list[Any]:
@@ -384,6 +420,11 @@ class Brain:
             self.buying.requests.remark(shelf.article, bid, effect.sentence)
         return [self.shop.missed(shelf, effect)]
 
+    def _evidence(self, name: bytes) -> list[Bundle]:
+        """What was paid through a channel of ours, for its arbiter."""
+        held = self.purse.channels.get(name)
+        return [] if held is None else self.logbook.paid_through(held.row.terms)
+
     def _revealed(self, effect: channel.Revealed, now: Instant) -> list[Any]:
         """Buyer: a key that was paid for is here, and with it the evidence of the unit."""
         effects = self.buying.revealed(effect.ref, effect.key, now)
@@ -411,6 +452,7 @@ class Brain:
             *self.buying.channel_closed(effect.channel, now),
             *self.selling.channel_closed(effect.channel, now),
             *self.purse.closed(effect),
+            *self.appeals.closed(effect.channel),
         ]
 
     def _strike(self, effect: node.Strike, now: Instant) -> list[Any]:

@@ -127,10 +127,13 @@ def opens(offer: OfferBody, key: bytes, cipher: bytes) -> bool:
 
 def contract_in(bundle: Bundle) -> Contract | None:
     """The contract of the bundle's channel; None in a free book. Raises ``NotProven``."""
-    if bundle.channel is None:
-        return None
+    return None if bundle.channel is None else contract_of_part(network_of(bundle), bundle.channel)
+
+
+def contract_of_part(network: Network, part: ChannelPart) -> Contract:
+    """The contract of a channel as evidence shows it. Raises ``NotProven``."""
     try:
-        return contract_of(network_of(bundle).name, bundle.channel.terms)
+        return contract_of(network.name, part.terms)
     except BadTerms as error:
         raise NotProven(error.code, error.sentence) from None
 

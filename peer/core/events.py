@@ -118,6 +118,26 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppealAsked:
+    """The owner wants the arbiter to rule on a channel. ``to_seller_sat`` None: what our own books say. Answered by ``Reply``."""
+
+    request: int
+    channel: bytes
+    to_seller_sat: int | None
+    statement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleAsked:
+    """The arbiter's operator rules on a case. Answered by ``Reply``."""
+
+    request: int
+    case: bytes
+    to_seller_sat: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseAsked:
     """The owner wants every channel closed, for the given reason."""
 

@@ -31,6 +31,7 @@ class Lane(IntEnum):
     DESK = 1
     CHANNEL = 2
     DEAL = 3
+    COURT = 4
 
 
 def address(lane: Lane, payload: bytes) -> bytes:

@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
+from escrow.core.contract import Terms as ChannelTerms
 from escrow.core.state import ChannelRow
 from orderbook.core.messages import SignedMatch
 from peer.core.bundle import Bundle, ChannelPart, PaymentPart, ReceiptPart, receipt_digest, receipt_id
@@ -234,6 +235,10 @@ class Logbook:
     def _advance(self, body: ReceiptBody) -> None:
         if body.number >= self._heads.get(body.deal, (0, b""))[0]:
             self._heads[body.deal] = (body.number + 1, receipt_id(self._network.name, body))
+
+    def paid_through(self, channel: ChannelTerms) -> list[Bundle]:
+        """The evidence of all units that were paid through a channel with these terms."""
+        return [one for one in self.bundles.values() if one.channel is not None and one.channel.terms == channel]
 
     def forget_old(self) -> None:
         """Let go of the matches of deals that the ledgers have forgotten."""

@@ -35,7 +35,7 @@ from peer.core import events as node
 from peer.core.exposure import Exposure
 from wire.effects import Count
 from wire.errors import Refused
-from wire.keys import PeerId, SecretKey, public_of
+from wire.keys import PeerId, SecretKey, peer_id_of, public_of, show_peer
 from wire.limits import CHANNELS_MAX
 from wire.moments import Instant
 from wire.money import MSAT_PER_SAT
@@ -51,16 +51,29 @@ class Purse:
 
     TABLES: ClassVar[tuple[str, ...]] = (CHANNEL_TABLE, LOCK_TABLE)
 
-    def __init__(self, key: SecretKey, network: Network, instance: bytes | None, exposure: Exposure | None = None) -> None:
+    def __init__(
+        self,
+        key: SecretKey,
+        network: Network,
+        instance: bytes | None,
+        exposure: Exposure | None = None,
+        arbiters: tuple[bytes, ...] = (),
+    ) -> None:
         self._key = key
         self._network = network
         self._instance = instance
+        self._arbiters = arbiters
         self._tip: TipSeen | None = None
         self.channels: dict[bytes, AnyChannel] = {}
         self._bound: dict[bytes, set[bytes]] = {}
         self._exposure = exposure or Exposure()
         self._gathered: dict[bytes, FundingWanted] = {}
         self._fund_by: Instant | None = None
+
+    @property
+    def _arbiter(self) -> bytes | None:
+        """The arbiter of the channels that we open: the one that our books name."""
+        return self._arbiters[0] if self._arbiters else None
 
     def load(self, rows: Mapping[str, Mapping[bytes, bytes]]) -> None:
         """Take over the rows that the journal kept."""
@@ -69,7 +82,8 @@ class Purse:
     # --- deals --------------------------------------------------------------------------------------------------------
     def want(self, event: node.ChannelWanted, reserved_msat: Callable[[bytes], int], now: Instant) -> list[Any]:
         """Find or open a channel that can pay ``amount_msat`` to the deal's seller, or as much of it as we risk with him."""
-        ours = [one for one in self._with(event.peer) if one.usable and self._pays(one, event.unit_msat)]
+        usable = [one for one in self._with(event.peer) if one.usable and one.row.terms.arbiter == self._arbiter]
+        ours = [one for one in usable if self._pays(one, event.unit_msat)]
         free = {one.channel: one.free_msat - reserved_msat(one.channel) for one in ours}
         for channel in ours:
             if free[channel.channel] >= event.amount_msat:
@@ -111,18 +125,19 @@ class Purse:
         if len(self.channels) >= CHANNELS_MAX:
             raise Refused("channels-full", f"there are {CHANNELS_MAX} channels already; close some first")
         feerate = self._tip.feerate_sat_per_kvb or self._network.feerate_min_sat_per_kvb
+        ruled = self._arbiter is not None
         seller = public_of(event.peer)
         most_sat = self._exposure.capacity_sat(seller)
         room_sat = most_sat - sum(one.row.terms.capacity_sat for one in self._with(event.peer))
         amount_msat = event.amount_msat
-        if capacity_sat(amount_msat, feerate) > room_sat:
-            whole = usable_msat(room_sat, feerate, arbiter=False) // max(1, event.unit_msat)
+        if capacity_sat(amount_msat, feerate, arbiter=ruled) > room_sat:
+            whole = usable_msat(room_sat, feerate, arbiter=ruled) // max(1, event.unit_msat)
             amount_msat = whole * event.unit_msat
-            if whole == 0 or capacity_sat(amount_msat, feerate) > room_sat:
+            if whole == 0 or capacity_sat(amount_msat, feerate, arbiter=ruled) > room_sat:
                 sentence = f"{most_sat} sat are put into channels with this seller as yet, and {room_sat} of them are left"
                 raise Refused("exposure", sentence)
         ahead_msat = min(HEADROOM_MOST * amount_msat, max(HEADROOM * amount_msat, amount_msat + event.more_msat))
-        roomy = min(room_sat, capacity_sat(ahead_msat, feerate))
+        roomy = min(room_sat, capacity_sat(ahead_msat, feerate, arbiter=ruled))
         # Payments too small for the chain to enforce start as credit, which the terms have to name.
         enforced = enforced_from_sat(feerate)
         known = sum(1 for one in self.channels.values() if isinstance(one, BuyerChannel) and one.row.terms.seller == seller)
@@ -135,6 +150,7 @@ class Purse:
             feerate_sat_per_kvb=feerate,
             capacity_sat=roomy,
             counter=known,
+            arbiter=self._arbiter,
             credit_sat=enforced if event.unit_msat < enforced * MSAT_PER_SAT else 0,
         )
         channel, effects = open_channel(self._key, self._network, terms, now)
@@ -184,7 +200,9 @@ class Purse:
             return self._tell(name, letter, now)
         if self._instance is None or self._tip is None or len(self.channels) >= CHANNELS_MAX:
             return [Count(code="channel-not-taken")]
-        policy = SellerPolicy(instance=self._instance)
+        policy = SellerPolicy(
+            instance=self._instance, arbiters=frozenset(self._arbiters), arbiter_required=self._arbiter is not None
+        )
         channel, effects = answer_open(self._key, self._network, policy, letter, height=self._tip.height, now=now)
         if channel is None:
             return list(effects)
@@ -286,6 +304,8 @@ class Purse:
             "role": "seller" if isinstance(channel, SellerChannel) else "buyer",
             "phase": row.phase.value,
             "capacity_sat": row.terms.capacity_sat,
+            "arbiter": None if row.terms.arbiter is None else show_peer(peer_id_of(row.terms.arbiter)),
+            "ruling_height": row.terms.ruling_height or None,
             "usable_msat": usable_msat(
                 row.terms.capacity_sat, row.terms.feerate_sat_per_kvb, arbiter=row.terms.arbiter is not None
             ),

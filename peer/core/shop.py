@@ -41,15 +41,15 @@ class Seen:
 
 
 class Shop:
-    """Our books by id. ``instance`` names the chain we settle on, or is None while we share none with anybody. What is matched
-    goes on ``tape``, if there is one.
+    """Our books by id. ``instance`` names the chain we settle on, or is None while we share none with anybody; ``arbiter`` is
+    the one that paid books name. What is matched goes on ``tape``, if there is one.
     """
 
-    def __init__(self, network: Network, instance: bytes | None, tape: Tape | None = None) -> None:
+    def __init__(self, network: Network, instance: bytes | None, tape: Tape | None = None, arbiter: bytes | None = None) -> None:
         self._network = network
         self._instance = instance
         self.tape = tape
-        self._paid = escrow_terms(network)
+        self._paid = escrow_terms(network, arbiter)
         self._free = free_terms()
         self.shelves: dict[bytes, Shelf] = {}
         self._told: dict[tuple[bytes, Side, int], tuple[int, tuple[bytes, ...]]] = {}

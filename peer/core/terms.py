@@ -57,12 +57,12 @@ def free_terms() -> Terms:
     )
 
 
-def escrow_terms(network: Network) -> Terms:
-    """The standard paid terms of a network: no arbiter, refund by time, one-unit exposure."""
+def escrow_terms(network: Network, arbiter: bytes | None = None) -> Terms:
+    """The standard paid terms of a network: refund by time, one-unit exposure, and an arbiter if one is named."""
     fast = network.clock.length_ms < 5_000
     return Terms(
         kind=ESCROW,
-        arbiter=None,
+        arbiter=arbiter,
         refund_blocks=network.refund_blocks,
         claim_delay_blocks=network.claim_delay_blocks,
         confirmations=network.confirmations,

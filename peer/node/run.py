@@ -31,6 +31,7 @@ from peer.node.tidying import tidy
 from peer.offer import Offer
 from peer.workers.http import worker_client
 from wire.account import account_of
+from wire.errors import LocalFault
 from wire.keys import show_peer
 from wire.limits import DRAIN_MAX_S
 
@@ -98,7 +99,21 @@ async def _run(settings: Settings, offers: tuple[Offer, ...], home: Home, stop: 
         rows = {table: await journal.load(table) for table in TABLES}
         recorder = await stack.enter_async_context(open_recorder(home.tape_path, settings.network.clock, wall_clock()))
         instance, run = money.instance if money else None, secrets.token_bytes(RUN_BYTES)
-        brain = Brain(key=key, network=settings.network, instance=instance, run=run, rows=rows, tape=recorder.tape)
+        if key.public in settings.arbiters:
+            raise LocalFault("own-arbiter", "this node's own key stands among its arbiters; nobody rules in his own trades")
+        if settings.court and instance is None:
+            raise LocalFault("no-chain", "an arbiter needs a chain on which to see escrows; give --chain")
+        brain = Brain(
+            key=key,
+            network=settings.network,
+            instance=instance,
+            run=run,
+            rows=rows,
+            tape=recorder.tape,
+            arbiters=settings.arbiters,
+            court=settings.court,
+            automatic=settings.automatic,
+        )
         await tidy(brain, store, money)
         client = await stack.enter_async_context(worker_client())
         nursery = await stack.enter_async_context(trio.open_nursery())

@@ -13,11 +13,13 @@ from peer.api.service import Json
 from peer.core.brain import Brain
 from peer.core.events import (
     Abandoned,
+    AppealAsked,
     BuyAsked,
     CloseAsked,
     MandateGranted,
     MandateRevoked,
     Reply,
+    RuleAsked,
     SellAsked,
     SellStopped,
     Unpin,
@@ -35,6 +37,7 @@ from wire.moments import SECOND, Instant
 
 _ENDED_KEPT: Final = 200
 _NUMBER_MAX_CHARS: Final = 16
+_NAME_BYTES: Final = 32
 _MINUTE_S: Final = 60
 _TOLD: Final = ("side", "article", "price_msat", "free", "result", "code", "reason")
 
@@ -283,9 +286,41 @@ class Service:
         await self._driver.tell(CloseAsked(reason=reason))
         return asked
 
+    # --- disputes -----------------------------------------------------------------------------------------------------
+    def cases(self) -> list[Json]:
+        """What we may rule on as an arbiter."""
+        return self._brain.court.statement()
+
+    def appeals(self) -> list[Json]:
+        """What we ask of arbiters."""
+        return self._brain.appeals.statement()
+
+    async def appeal(self, channel: str, *, to_seller_sat: int | None, statement: str) -> Json:
+        """Ask the arbiter of a channel for a ruling."""
+        name, number = _name(channel), next(self._numbers)
+        if name is None:
+            raise Refused("unknown-channel", "this node has no such channel")
+        await self._answer(number, AppealAsked(request=number, channel=name, to_seller_sat=to_seller_sat, statement=statement))
+        return next(line for line in self.appeals() if line["channel"] == channel)
+
+    async def rule(self, case: str, *, to_seller_sat: int, reason: str) -> Json:
+        """Rule on a case."""
+        name, number = _name(case), next(self._numbers)
+        if name is None:
+            raise Refused("unknown-case", "there is no such case")
+        await self._answer(number, RuleAsked(request=number, case=name, to_seller_sat=to_seller_sat, reason=reason))
+        return next(line for line in self.cases() if line["case"] == case)
+
     def events(self, after: int | None = None) -> Listener:
         """What happens from now on."""
         return self._feed.listen(after)
+
+
+def _name(text: str) -> bytes | None:
+    """The 32 bytes that name a channel or a case."""
+    if len(text) != 2 * _NAME_BYTES or not all(letter in "0123456789abcdef" for letter in text):
+        return None
+    return bytes.fromhex(text)
 
 
 def _number(text: str) -> int | None:

@@ -190,6 +190,20 @@ class FakeNode:
     async def unregister_worker(self, name: str) -> None:
         await self._ask("unregister", name)
 
+    async def appeal(self, channel: str, *, to_seller_sat: int | None, statement: str) -> Json:
+        await self._ask("appeal", channel, to_seller_sat, statement)
+        return {"channel": channel, "phase": "asked"}
+
+    async def rule(self, case: str, *, to_seller_sat: int, reason: str) -> Json:
+        await self._ask("rule", case, to_seller_sat, reason)
+        return {"case": case, "phase": "ruled"}
+
+    def cases(self) -> list[Json]:
+        return [{"case": "c1" * 32, "phase": "open", "most_sat": 1_000}]
+
+    def appeals(self) -> list[Json]:
+        return [{"channel": "c1" * 32}]
+
     def mandates(self) -> list[Json]:
         return [{"mandate": 1}]
 

@@ -2,10 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orderbook.core.messages import GOSSIP
+from peer.core.appeals import APPEAL_STEPS
+from peer.core.arbiter import CASE_STEPS
+from peer.core.court import COURT
 from peer.core.deal import TRANSITIONS
 from peer.core.letters import DEAL
 
@@ -14,19 +18,30 @@ DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
-def drawing_of_units() -> str:
-    """The table of a unit's life as docs/spec/trade.md shows it."""
+def drawing_of(table: Any) -> str:
+    """A table of phases and steps as the specification shows it."""
     lines = []
-    for phase, row in TRANSITIONS.items():
+    for phase, row in table.items():
         steps = ", ".join(f"{step.value} → {to.value}" for step, to in row.items())
         lines.append(f"| {phase.value} | {steps or '(final)'} |")
     return "\n".join(lines)
 
 
-def test_the_drawing_of_a_units_life_is_the_table() -> None:
-    page = (ROOT / "docs/spec/trade.md").read_text()
-    shown = page.split("<!-- table:begin -->")[1].split("<!-- table:end -->")[0].strip()
-    assert shown == drawing_of_units(), "write this between the marks:\n" + drawing_of_units()
+@pytest.mark.parametrize(
+    ("name", "mark", "table"),
+    [("trade", "table", TRANSITIONS), ("arbiter", "cases", CASE_STEPS), ("arbiter", "appeals", APPEAL_STEPS)],
+    ids=["units", "cases", "appeals"],
+)
+def test_the_drawing_is_the_table(name: str, mark: str, table: Any) -> None:
+    page = (ROOT / f"docs/spec/{name}.md").read_text()
+    shown = page.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0].strip()
+    assert shown == drawing_of(table), "write this between the marks:\n" + drawing_of(table)
+
+
+def test_every_letter_of_the_court_is_in_the_specification() -> None:
+    page = (ROOT / "docs/spec/arbiter.md").read_text()
+    for tag, kind in COURT.members.items():
+        assert f"| {tag} | {kind.__name__} |" in page
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))

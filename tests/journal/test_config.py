@@ -25,6 +25,7 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
         listen=("127.0.0.1", 0),
         bootstrap=(),
         chain=ChainChoice(kind="kernel"),
+        arbiters=(),
         allow_mainnet=False,
         mainnet_cap_sat=0,
         log_level="info",
