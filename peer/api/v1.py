@@ -71,6 +71,7 @@ def _add_listings(app: FastAPI, service: NodeService) -> None:
     listing("books", service.books, "Order books this node follows")
     listing("articles", service.articles, "What is traded where, under which terms and at what prices")
     listing("mandates", service.mandates, "What may be traded without asking")
+    listing("frauds", service.frauds, "Accounts that are proven to be frauds")
     listing("cases", service.cases, "Cases before this node as an arbiter")
     listing("appeals", service.appeals, "Own appeals to arbiters")
 

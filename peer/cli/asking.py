@@ -19,6 +19,7 @@ LISTINGS: Final = (
     ("trades", "Trades, open and finished.", "no trades"),
     ("channels", "Escrow channels.", "no channels"),
     ("peers", "Connected nodes.", "no peers"),
+    ("frauds", "Accounts that signed what they cannot have meant; the proofs are kept.", "no frauds"),
 )
 
 

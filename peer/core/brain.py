@@ -43,6 +43,7 @@ from peer.core.letters import (
 from peer.core.logbook import Logbook
 from peer.core.mandates import MANDATE_TABLE, Mandate, Mandates
 from peer.core.match import match_id
+from peer.core.proofs import PROOF_LETTER_MAX_BYTES, PROOFS, Proofs
 from peer.core.purse import Purse
 from peer.core.selling import Selling
 from peer.core.shop import Shop
@@ -51,7 +52,7 @@ from wire.canon import unpack
 from wire.effects import Blame, Count, Save
 from wire.errors import Ignore, Misbehaved, Refused, require
 from wire.keys import PeerId, SecretKey, public_of
-from wire.limits import DEALS_OPEN_MAX
+from wire.limits import AVOID_MAX, DEALS_OPEN_MAX
 from wire.moments import Instant
 from wire.money import MSAT_PER_SAT
 from wire.network import Network
@@ -68,6 +69,7 @@ TABLES: Final = (
     *Purse.TABLES,
     *Logbook.TABLES,
     *Court.TABLES,
+    *Proofs.TABLES,
     *Appeals.TABLES,
 )
 
@@ -107,6 +109,7 @@ class Brain:
         self.standing = Standing()
         self.logbook = Logbook(key, network, self.buying.ledger, self.selling.ledger)
         self.court = Court(key, network, instance, serving=court, automatic=automatic)
+        self.proofs = Proofs(network)
         self.appeals = Appeals(key, lambda: self.purse.channels, self._evidence)
         self._todo: deque[Any] = deque()
         self._basis: tuple[Any, ...] = ()
@@ -127,6 +130,7 @@ class Brain:
                 self.exposure.finished(account, units)
         self.purse.load({table: rows[table] for table in Purse.TABLES})
         self.mandates.load(dict(rows[MANDATE_TABLE]))
+        self.proofs.load(rows[Proofs.TABLES[0]])
         self.court.load(rows[Court.TABLES[0]])
         self.appeals.load(rows[Appeals.TABLES[0]])
         self.logbook.load({table: rows[table] for table in Logbook.TABLES})
@@ -179,13 +183,13 @@ class Brain:
             out.extend(ledger.drain())
         out.extend(self.mandates.drain())
         self.logbook.forget_old()
-        for part in (self.logbook, self.court, self.appeals):
+        for part in (self.logbook, self.court, self.appeals, self.proofs):
             out.extend(part.drain())
         return tuple(out)
 
     def _new_wants(self, now: Instant) -> list[Any]:
         """What has changed in our wishes; looked for only when something that they follow from has changed."""
-        avoid = self.standing.avoided(now)
+        avoid = self._avoided(now)
         basis = (
             self.buying.requests.version,
             self.buying.ledger.version,
@@ -202,6 +206,12 @@ class Brain:
         buys = {} if full else self.buying.requests.wants()
         wants = self.shop.wants(buys, {} if full else self.selling.wants(), avoid)
         return [*wants, *(self.shop.notice(want) for want in wants)]
+
+    def _avoided(self, now: Instant) -> tuple[bytes, ...]:
+        """Whom our orders avoid: those of whom we know ourselves, and in the room that is left those proven to be frauds."""
+        ours = self.standing.avoided(now)
+        others = [one for one in self.proofs.avoided() if one not in ours]
+        return tuple(sorted((*ours, *others[: AVOID_MAX - len(ours)])))
 
     def _permit(self, article: str) -> Mandate | None:
         """The mandate under which ``article`` may be sold now."""
@@ -231,7 +241,8 @@ class Brain:
             node.Computed: self.selling.computed,
             node.ComputeFailed: self.selling.compute_failed,
             node.Encrypted: self.selling.encrypted,
-            node.Decrypted: lambda event, now: [*self.buying.decrypted(event, now), *self.logbook.taken(event.unit, now)],
+            node.Decrypted: self._decrypted,
+            node.ReadBack: self._read_back,
             node.FundingBuilt: self.purse.funding_built,
             node.FundingFailed: self.purse.funding_failed,
             channel.OutpointSeen: lambda event, now: [*self.purse.outpoint_seen(event, now), *self.court.outpoint_seen(event)],
@@ -240,8 +251,8 @@ class Brain:
                 *self.court.tip_seen(event),
                 *self.appeals.tip_seen(event),
             ],
-            book.NeighbourUp: self._to_market,
-            book.NeighbourDown: self._to_market,
+            book.NeighbourUp: self._neighbour_up,
+            book.NeighbourDown: self._neighbour_down,
             book.FrameIn: self._to_market,
             book.Checked: self._to_market,
             book.BridgeIn: self._to_market,
@@ -349,6 +360,8 @@ class Brain:
                 case Lane.DEAL:
                     letter = DEAL.unpack(payload, LETTER_MAX_BYTES)
                     return self._deal_letter(event.peer, letter, now)
+                case Lane.PROOF:
+                    return self.proofs.hear(event.peer, PROOFS.unpack(payload, PROOF_LETTER_MAX_BYTES), now)
                 case Lane.COURT:
                     said = COURT.unpack(payload, COURT_LETTER_MAX_BYTES)
                     part = self.court if isinstance(said, Appeal) else self.appeals
@@ -363,6 +376,8 @@ class Brain:
         match letter:
             case Receipt() | Countersigned():
                 return self.logbook.hear(peer, letter)
+            case Offer() if (proof := self.logbook.contradiction(peer, letter)) is not None:
+                return self.proofs.publish(proof)
             case Gather():
                 deal = letter.units[0][:32]
             case Batch():
@@ -419,6 +434,22 @@ class Brain:
             bid = None if shelf.free else effect.price_msat
             self.buying.requests.remark(shelf.article, bid, effect.sentence)
         return [self.shop.missed(shelf, effect)]
+
+    def _neighbour_up(self, event: book.NeighbourUp, now: Instant) -> list[Any]:
+        return [*self._to_market(event, now), *self.proofs.neighbour_up(event.peer, now)]
+
+    def _neighbour_down(self, event: book.NeighbourDown, now: Instant) -> list[Any]:
+        self.proofs.neighbour_down(event.peer)
+        return self._to_market(event, now)
+
+    def _decrypted(self, event: node.Decrypted, now: Instant) -> list[Any]:
+        """The result is open: a line for the log, or a ciphertext to be shown."""
+        effects = self.buying.decrypted(event, now)
+        return [*effects, *self.logbook.taken(event.unit, now), *self.logbook.recall(event.unit)]
+
+    def _read_back(self, event: node.ReadBack, _: Instant) -> list[Any]:
+        proof = None if event.cipher is None else self.logbook.recalled(event.unit, event.cipher)
+        return [Count(code="no-proof-made")] if proof is None else self.proofs.publish(proof)
 
     def _evidence(self, name: bytes) -> list[Bundle]:
         """What was paid through a channel of ours, for its arbiter."""

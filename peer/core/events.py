@@ -220,6 +220,14 @@ class Decrypted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBack:
+    """The ciphertext of a unit, as the store has it; None when it cannot be read."""
+
+    unit: bytes
+    cipher: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FundingBuilt:
     """The wallet signed ``raw``, whose output ``vout`` is the escrow that ``channel`` asked for."""
 
@@ -331,6 +339,14 @@ class Decrypt:
     cipher: bytes
     key: bytes
     owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """Read the stored ``cipher`` of a unit back, for a proof; answer ReadBack."""
+
+    unit: bytes
+    cipher: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ class Lane(IntEnum):
     CHANNEL = 2
     DEAL = 3
     COURT = 4
+    PROOF = 5
 
 
 def address(lane: Lane, payload: bytes) -> bytes:

@@ -21,15 +21,17 @@ from escrow.core.state import ChannelRow
 from orderbook.core.messages import SignedMatch
 from peer.core.bundle import Bundle, ChannelPart, PaymentPart, ReceiptPart, receipt_digest, receipt_id
 from peer.core.deal import Deal, Phase, Unit, unit_key
+from peer.core.events import Recall
+from peer.core.fraud import Fraud, bad_result, two_offers
 from peer.core.ledger import Ledger, say
-from peer.core.letters import OFFER_PURPOSE, Countersigned, OfferBody, Receipt, ReceiptBody
+from peer.core.letters import OFFER_PURPOSE, Countersigned, Offer, OfferBody, Receipt, ReceiptBody
 from peer.core.terms import Terms
 from wire.canon import Size, pack, record, unpack
 from wire.effects import Save
 from wire.envelope import id_of
 from wire.errors import Ignore, Misbehaved
 from wire.keys import PeerId, SecretKey, public_of, verify
-from wire.limits import ARTICLE_MAX_CHARS, RECEIPTS_MAX
+from wire.limits import ARTICLE_MAX_CHARS, EVIDENCE_CIPHER_MAX_BYTES, RECEIPTS_MAX
 from wire.moments import Instant
 from wire.network import Network
 
@@ -235,6 +237,38 @@ class Logbook:
     def _advance(self, body: ReceiptBody) -> None:
         if body.number >= self._heads.get(body.deal, (0, b""))[0]:
             self._heads[body.deal] = (body.number + 1, receipt_id(self._network.name, body))
+
+    def recall(self, key: bytes) -> list[Any]:
+        """Buyer: the key does not open what was signed for. Ask for the ciphertext, if a proof can hold it."""
+        unit = self._buying.units.get(key)
+        if unit is None or unit.phase is not Phase.RESULT_DISPUTED or unit.cipher is None:
+            return []
+        if unit.cipher_bytes > EVIDENCE_CIPHER_MAX_BYTES or not (self.bundles.get(key) or self._begin(key, None, None)):
+            return []
+        return [Recall(unit=key, cipher=unit.cipher)]
+
+    def recalled(self, key: bytes, cipher: bytes) -> Fraud | None:
+        """The ciphertext is here: keep it with its unit's evidence, and make the proof if it is one.
+
+        It is none when the key opens the ciphertext after all: then the fault was this machine's, and nobody hears of it.
+        """
+        bundle = self.bundles.get(key)
+        proof = None if bundle is None else bad_result(dataclasses.replace(bundle, cipher=cipher))
+        if bundle is not None and proof is not None:
+            self._keep(key, dataclasses.replace(bundle, cipher=cipher))
+        return proof
+
+    def contradiction(self, peer: PeerId, letter: Offer) -> Fraud | None:
+        """The proof in an offer that contradicts the one that we have of this unit."""
+        body = letter.body
+        unit = self._buying.units.get(unit_key(body.deal, body.unit))
+        deal = self._buying.deals.get(body.deal)
+        if unit is None or deal is None or unit.offer_signature is None or deal.other != public_of(peer):
+            return None
+        known = offer_of(deal, unit)
+        if known is None or known.plain == body.plain:
+            return None
+        return two_offers(deal.other, (known, unit.offer_signature), (body, letter.signature))
 
     def paid_through(self, channel: ChannelTerms) -> list[Bundle]:
         """The evidence of all units that were paid through a channel with these terms."""

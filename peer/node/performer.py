@@ -68,6 +68,7 @@ class Performer:
             node.Compute: tasks.start,
             node.Encrypt: tasks.start,
             node.Decrypt: tasks.start,
+            node.Recall: tasks.start,
             node.Stop: lambda effect: tasks.stop(effect.unit),
             node.Unpin: lambda effect: nursery.start_soon(self._unpin, effect.owner),
             node.Reply: self._reply,

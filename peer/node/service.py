@@ -287,6 +287,10 @@ class Service:
         return asked
 
     # --- disputes -----------------------------------------------------------------------------------------------------
+    def frauds(self) -> list[Json]:
+        """Whom a proof is known against."""
+        return self._brain.proofs.statement()
+
     def cases(self) -> list[Json]:
         """What we may rule on as an arbiter."""
         return self._brain.court.statement()

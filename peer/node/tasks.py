@@ -19,11 +19,14 @@ from peer.core.events import (
     Fetch,
     Fetched,
     FetchFailed,
+    ReadBack,
+    Recall,
 )
 from peer.node.registry import Worker
 from wire.cipher import DoesNotOpen, decrypt, encrypt
 from wire.errors import BitwrkError, Refused
 
+UnitEffect = Fetch | Compute | Encrypt | Decrypt | Recall
 Tell = Callable[[Any], Awaitable[None]]
 
 
@@ -40,7 +43,7 @@ class UnitTasks:
         self._running: dict[bytes, trio.CancelScope] = {}
         self._workers = workers
 
-    def start(self, effect: Fetch | Compute | Encrypt | Decrypt) -> None:
+    def start(self, effect: UnitEffect) -> None:
         """Begin the effect; a task that runs for the same unit is ended first."""
         self.stop(effect.unit)
         scope = self._running[effect.unit] = trio.CancelScope()
@@ -57,7 +60,7 @@ class UnitTasks:
         """How many tasks are at work."""
         return len(self._running)
 
-    async def _run(self, effect: Fetch | Compute | Encrypt | Decrypt, scope: trio.CancelScope) -> None:
+    async def _run(self, effect: UnitEffect, scope: trio.CancelScope) -> None:
         answer: Any = None
         with scope:
             try:
@@ -70,6 +73,8 @@ class UnitTasks:
                         answer = await self._encrypt(effect)
                     case Decrypt():
                         answer = await self._decrypt(effect)
+                    case Recall():
+                        answer = ReadBack(unit=effect.unit, cipher=await self._store.read(effect.cipher))
             except BitwrkError as error:
                 answer = self._failure(effect, error)
         if self._running.get(effect.unit) is scope:
@@ -78,12 +83,14 @@ class UnitTasks:
                 await self._tell(answer)
 
     @staticmethod
-    def _failure(effect: Fetch | Compute | Encrypt | Decrypt, error: BitwrkError) -> Any:
+    def _failure(effect: UnitEffect, error: BitwrkError) -> Any:
         match effect:
             case Fetch():
                 return FetchFailed(unit=effect.unit, code=error.code, sentence=error.sentence)
             case Decrypt():
                 return Decrypted(unit=effect.unit, plain=None)
+            case Recall():
+                return ReadBack(unit=effect.unit, cipher=None)
             case Compute() | Encrypt():
                 return ComputeFailed(unit=effect.unit, code=error.code, sentence=error.sentence)
 

@@ -198,6 +198,9 @@ class FakeNode:
         await self._ask("rule", case, to_seller_sat, reason)
         return {"case": case, "phase": "ruled"}
 
+    def frauds(self) -> list[Json]:
+        return [{"account": "1…"}]
+
     def cases(self) -> list[Json]:
         return [{"case": "c1" * 32, "phase": "open", "most_sat": 1_000}]
 
