@@ -137,6 +137,16 @@ class LocalNode:
         """Have every channel closed on chain; returns those that were asked to close."""
         return self._json("POST", "/v1/channels/close", {"reason": reason})
 
+    def lock_bond(self, value_sat: int, *, blocks: int) -> dict[str, Any]:
+        """Lock coins as a bond; returns it."""
+        told: dict[str, Any] = self._json("POST", "/v1/bonds", {"value_sat": str(value_sat), "blocks": str(blocks)})
+        return told
+
+    def release_bond(self, bond: str) -> dict[str, Any]:
+        """Take a bond back; returns it."""
+        told: dict[str, Any] = self._json("POST", f"/v1/bonds/{quote(bond, safe='')}/release")
+        return told
+
     def appeal(self, channel: str, *, to_seller_sat: int | None = None, statement: str = "") -> dict[str, Any]:
         """Ask the arbiter of a channel for a ruling; returns the appeal."""
         params = {"statement": statement} | ({} if to_seller_sat is None else {"to_seller_sat": str(to_seller_sat)})

@@ -105,6 +105,16 @@ class NodeService(Protocol):
         """Begin to close every channel on chain; returns those that were asked to close."""
         ...
 
+    def bonds(self) -> list[Json]: ...
+
+    async def lock_bond(self, value_sat: int, *, blocks: int) -> Json:
+        """Lock coins for so many blocks; returns the bond. Raises ``Refused``."""
+        ...
+
+    async def release_bond(self, bond: str) -> Json:
+        """Take a bond back whose time is over; returns it. Raises ``Refused``."""
+        ...
+
     def frauds(self) -> list[Json]: ...
 
     def cases(self) -> list[Json]: ...
@@ -128,6 +138,7 @@ STATUS: Final = {
     # what the asker wrote
     "bad-amount": 400,
     "bad-article": 400,
+    "bad-blocks": 400,
     "bad-content-length": 400,
     "bad-levels": 400,
     "bad-limit": 400,
@@ -147,6 +158,7 @@ STATUS: Final = {
     "host-refused": 403,
     "origin-refused": 403,
     "not-found": 404,
+    "unknown-bond": 404,
     "unknown-book": 404,
     "unknown-case": 404,
     "unknown-channel": 404,
@@ -159,12 +171,15 @@ STATUS: Final = {
     "already-ruled": 409,
     "appeals-full": 409,
     "bad-ruling": 409,
+    "bond-dust": 409,
+    "bonds-full": 409,
     "cancelled": 409,
     "mandates-full": 409,
     "name-taken": 409,
     "no-arbiter": 409,
     "no-auction": 409,
     "no-chain": 409,
+    "not-locked": 409,
     "not-open": 409,
     "stalls-full": 409,
     "too-early": 409,

@@ -46,6 +46,7 @@ def add_v1(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
     _add_listings(app, service)
     _add_books_and_channels(app, service)
     _add_disputes(app, service)
+    _add_bonds(app, service)
     _add_quotes(app, service)
     _add_orders(app, service)
     _add_mandates(app, service)
@@ -71,6 +72,7 @@ def _add_listings(app: FastAPI, service: NodeService) -> None:
     listing("books", service.books, "Order books this node follows")
     listing("articles", service.articles, "What is traded where, under which terms and at what prices")
     listing("mandates", service.mandates, "What may be traded without asking")
+    listing("bonds", service.bonds, "Own bonds, and those that others have announced")
     listing("frauds", service.frauds, "Accounts that are proven to be frauds")
     listing("cases", service.cases, "Cases before this node as an arbiter")
     listing("appeals", service.appeals, "Own appeals to arbiters")
@@ -116,6 +118,21 @@ def _add_disputes(app: FastAPI, service: NodeService) -> None:
     ) -> dict[str, Any]:
         """There is one ruling for each case; the buyer gets the rest but for the fee."""
         return await service.rule(case, to_seller_sat=to_seller_sat, reason=reason)
+
+
+def _add_bonds(app: FastAPI, service: NodeService) -> None:
+    @app.post("/v1/bonds", status_code=_CREATED, summary="Lock coins as a bond")
+    async def lock(
+        value_sat: Annotated[int, Query(ge=0, le=SUPPLY_MAX_SAT)],
+        blocks: Annotated[int, Query(description="how long nobody can have them, their owner included")],
+    ) -> dict[str, Any]:
+        """Nobody can shorten this; what becomes of it stands in bonds."""
+        return await service.lock_bond(value_sat, blocks=blocks)
+
+    @app.post("/v1/bonds/{bond}/release", summary="Take a bond back")
+    async def release(bond: str) -> dict[str, Any]:
+        """From its height on; the coins go to the node's own address."""
+        return await service.release_bond(bond)
 
 
 def _add_quotes(app: FastAPI, service: NodeService) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from peer.cli import asking, dashboard, key, running, trying
+from peer.cli.bonding import add_bonds
 from peer.cli.disputes import add_disputes
 from peer.cli.doctor import doctor
 from peer.cli.market import add_market
@@ -52,6 +53,7 @@ def _make_app() -> typer.Typer:
     add_market(app)
     add_receipts(app)
     add_disputes(app)
+    add_bonds(app)
     app.command()(doctor)
     keys = typer.Typer(help="The key of this home: show, import, export.", no_args_is_help=True, rich_markup_mode=None)
     keys.command("show")(key.key_show)

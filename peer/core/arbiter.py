@@ -260,6 +260,10 @@ class Court:
         effects = self._move(name, CaseStep.SEE, "open", f"the escrow is there; a ruling is possible from block {height} on")
         return [*effects, *self._rule_alone(name)]
 
+    def watches(self, outpoint: OutPoint) -> bool:
+        """Whether a case is about this output."""
+        return outpoint in self._watched
+
     @staticmethod
     def _how(contract: Contract, funding: OutPoint, spender: TxInfo) -> str:
         try:

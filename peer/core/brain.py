@@ -18,32 +18,15 @@ from orderbook.core.market import Market
 from orderbook.core.messages import Side
 from orderbook.core.tape import Tape
 from peer.core import events as node
-from peer.core.appeals import Appeals
-from peer.core.arbiter import Court
 from peer.core.batches import BATCH_TABLE
-from peer.core.bundle import Bundle, PaymentPart
 from peer.core.buying import Buying
-from peer.core.court import COURT, COURT_LETTER_MAX_BYTES, Appeal
 from peer.core.deal import Deal, Role
 from peer.core.exposure import Exposure
+from peer.core.justice import Justice
 from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
-from peer.core.letters import (
-    DEAL,
-    LETTER_MAX_BYTES,
-    Batch,
-    Countersigned,
-    DealLetter,
-    Gather,
-    Lane,
-    Offer,
-    Receipt,
-    address,
-    sort,
-)
-from peer.core.logbook import Logbook
+from peer.core.letters import DEAL, LETTER_MAX_BYTES, Batch, DealLetter, Gather, Lane, Offer, Receipt, address, sort
 from peer.core.mandates import MANDATE_TABLE, Mandate, Mandates
 from peer.core.match import match_id
-from peer.core.proofs import PROOF_LETTER_MAX_BYTES, PROOFS, Proofs
 from peer.core.purse import Purse
 from peer.core.selling import Selling
 from peer.core.shop import Shop
@@ -54,24 +37,12 @@ from wire.errors import Ignore, Misbehaved, Refused, require
 from wire.keys import PeerId, SecretKey, public_of
 from wire.limits import AVOID_MAX, DEALS_OPEN_MAX
 from wire.moments import Instant
-from wire.money import MSAT_PER_SAT
 from wire.network import Network
 
 ROUNDS_MAX: Final = 100_000
 FAULT_PENALTY: Final = 20  # a rule broken by accident costs less
 DESK_TABLE: Final = "desk"
-TABLES: Final = (
-    DEAL_TABLE,
-    UNIT_TABLE,
-    BATCH_TABLE,
-    DESK_TABLE,
-    MANDATE_TABLE,
-    *Purse.TABLES,
-    *Logbook.TABLES,
-    *Court.TABLES,
-    *Proofs.TABLES,
-    *Appeals.TABLES,
-)
+TABLES: Final = (DEAL_TABLE, UNIT_TABLE, BATCH_TABLE, DESK_TABLE, MANDATE_TABLE, *Purse.TABLES, *Justice.TABLES)
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
@@ -105,12 +76,17 @@ class Brain:
         self.exposure = Exposure()
         self.buying = Buying(key, network, self.shop.terms, self.mandates.renew, self.exposure)
         self.selling = Selling(key, network, self.shop.terms, self._permit, self.exposure)
-        self.purse = Purse(key, network, instance, self.exposure, arbiters)
+        self.justice = Justice(
+            key,
+            network,
+            instance,
+            (self.buying.ledger, self.selling.ledger),
+            lambda: self.purse.channels,
+            serving=court,
+            automatic=automatic,
+        )
+        self.purse = Purse(key, network, instance, self.exposure, arbiters, self.justice.bonds.limit_sat)
         self.standing = Standing()
-        self.logbook = Logbook(key, network, self.buying.ledger, self.selling.ledger)
-        self.court = Court(key, network, instance, serving=court, automatic=automatic)
-        self.proofs = Proofs(network)
-        self.appeals = Appeals(key, lambda: self.purse.channels, self._evidence)
         self._todo: deque[Any] = deque()
         self._basis: tuple[Any, ...] = ()
         self._now = Instant(0)
@@ -130,10 +106,7 @@ class Brain:
                 self.exposure.finished(account, units)
         self.purse.load({table: rows[table] for table in Purse.TABLES})
         self.mandates.load(dict(rows[MANDATE_TABLE]))
-        self.proofs.load(rows[Proofs.TABLES[0]])
-        self.court.load(rows[Court.TABLES[0]])
-        self.appeals.load(rows[Appeals.TABLES[0]])
-        self.logbook.load({table: rows[table] for table in Logbook.TABLES})
+        self.justice.load(rows)
 
     # --- the driver's doors -------------------------------------------------------------------------------------------
     def handle(self, event: Any, now: Instant) -> tuple[Any, ...]:
@@ -149,7 +122,7 @@ class Brain:
             self.purse.resume(now),
             self.buying.resume(now),
             self.selling.resume(now),
-            self.court.resume(),
+            self.justice.resume(),
         ):
             self._todo.extend(effects)
         return self._until_quiet(now)
@@ -171,6 +144,8 @@ class Brain:
                 item = self._todo.popleft()
                 route = self._routes.get(type(item))
                 if route is None:
+                    if self._still_watched(item):
+                        continue
                     out.append(item)
                     if type(item) is node.Reply:
                         self.mandates.ended(item.request)
@@ -182,9 +157,7 @@ class Brain:
             ledger.forget_old()
             out.extend(ledger.drain())
         out.extend(self.mandates.drain())
-        self.logbook.forget_old()
-        for part in (self.logbook, self.court, self.appeals, self.proofs):
-            out.extend(part.drain())
+        out.extend(self.justice.drain())
         return tuple(out)
 
     def _new_wants(self, now: Instant) -> list[Any]:
@@ -210,7 +183,7 @@ class Brain:
     def _avoided(self, now: Instant) -> tuple[bytes, ...]:
         """Whom our orders avoid: those of whom we know ourselves, and in the room that is left those proven to be frauds."""
         ours = self.standing.avoided(now)
-        others = [one for one in self.proofs.avoided() if one not in ours]
+        others = [one for one in self.justice.proofs.avoided() if one not in ours]
         return tuple(sorted((*ours, *others[: AVOID_MAX - len(ours)])))
 
     def _permit(self, article: str) -> Mandate | None:
@@ -230,8 +203,10 @@ class Brain:
             node.MandateGranted: self.mandates.grant,
             node.MandateRevoked: self._revoked,
             node.Watched: lambda event, _: [node.Interest(article=event.article)],
-            node.AppealAsked: lambda event, _: self.appeals.ask(event),
-            node.RuleAsked: lambda event, _: self.court.asked(event),
+            node.AppealAsked: lambda event, _: self.justice.appeals.ask(event),
+            node.BondAsked: lambda event, _: self.justice.bonds.lock(event),
+            node.BondReleaseAsked: lambda event, _: self.justice.bonds.free(event),
+            node.RuleAsked: lambda event, _: self.justice.court.asked(event),
             node.CloseAsked: lambda event, now: self.purse.close_all(event.reason, now),
             node.LetterArrived: self._letter,
             node.PeerUp: self._peer_up,
@@ -242,15 +217,14 @@ class Brain:
             node.ComputeFailed: self.selling.compute_failed,
             node.Encrypted: self.selling.encrypted,
             node.Decrypted: self._decrypted,
-            node.ReadBack: self._read_back,
-            node.FundingBuilt: self.purse.funding_built,
-            node.FundingFailed: self.purse.funding_failed,
-            channel.OutpointSeen: lambda event, now: [*self.purse.outpoint_seen(event, now), *self.court.outpoint_seen(event)],
-            channel.TipSeen: lambda event, now: [
-                *self.purse.tip_seen(event, now),
-                *self.court.tip_seen(event),
-                *self.appeals.tip_seen(event),
+            node.ReadBack: lambda event, _: self.justice.read_back(event),
+            node.FundingBuilt: self._funding_built,
+            node.FundingFailed: self._funding_failed,
+            channel.OutpointSeen: lambda event, now: [
+                *self.justice.outpoint_seen(event),
+                *self.purse.outpoint_seen(event, now),
             ],
+            channel.TipSeen: lambda event, now: [*self.justice.tip_seen(event), *self.purse.tip_seen(event, now)],
             book.NeighbourUp: self._neighbour_up,
             book.NeighbourDown: self._neighbour_down,
             book.FrameIn: self._to_market,
@@ -360,12 +334,8 @@ class Brain:
                 case Lane.DEAL:
                     letter = DEAL.unpack(payload, LETTER_MAX_BYTES)
                     return self._deal_letter(event.peer, letter, now)
-                case Lane.PROOF:
-                    return self.proofs.hear(event.peer, PROOFS.unpack(payload, PROOF_LETTER_MAX_BYTES), now)
-                case Lane.COURT:
-                    said = COURT.unpack(payload, COURT_LETTER_MAX_BYTES)
-                    part = self.court if isinstance(said, Appeal) else self.appeals
-                    return part.hear(event.peer, said)
+                case Lane.COURT | Lane.PROOF | Lane.BOND:
+                    return self.justice.letter(event.peer, lane, payload, now)
         except Misbehaved as error:
             blame = Blame(peer=event.peer, code=error.code, sentence=error.sentence, penalty=error.penalty)
             return [Count(code=error.code), blame]
@@ -373,16 +343,14 @@ class Brain:
             return [Count(code=error.code)]
 
     def _deal_letter(self, peer: PeerId, letter: DealLetter, now: Instant) -> list[Any]:
+        if (said := self.justice.of_a_deal(peer, letter)) is not None:
+            return said
         match letter:
-            case Receipt() | Countersigned():
-                return self.logbook.hear(peer, letter)
-            case Offer() if (proof := self.logbook.contradiction(peer, letter)) is not None:
-                return self.proofs.publish(proof)
             case Gather():
                 deal = letter.units[0][:32]
             case Batch():
                 deal = letter.body.units[0].unit[:32]
-            case Offer():
+            case Offer() | Receipt():
                 deal = letter.body.deal
             case _:
                 deal = letter.deal
@@ -394,9 +362,7 @@ class Brain:
             *self.purse.peer_up(event.peer, now),
             *self.buying.peer_up(event, now),
             *self.selling.peer_up(event, now),
-            *self.logbook.peer_up(event.peer),
-            *self.court.peer_up(event.peer),
-            *self.appeals.peer_up(event.peer),
+            *self.justice.peer_up(event.peer),
         ]
 
     def _cleared(self, effect: book.Cleared, now: Instant) -> list[Any]:
@@ -411,7 +377,7 @@ class Brain:
         if not buying and any(one.ask_msat is None for one in self.selling.stalls.of(shelf.article)):
             self.mandates.sold(shelf.article, effect.price_msat, signed.match.quantity, now)
         name = match_id(self.network, signed)
-        self.logbook.agreed(name, shelf.article, self.shop.terms(shelf.free), signed)
+        self.justice.logbook.agreed(name, shelf.article, self.shop.terms(shelf.free), signed)
         deal = Deal(
             deal=name,
             role=Role.BUYER if buying else Role.SELLER,
@@ -435,45 +401,40 @@ class Brain:
             self.buying.requests.remark(shelf.article, bid, effect.sentence)
         return [self.shop.missed(shelf, effect)]
 
+    def _funding_built(self, event: node.FundingBuilt, now: Instant) -> list[Any]:
+        bonds = self.justice.bonds
+        return bonds.built(event) if event.channel in bonds.own else self.purse.funding_built(event, now)
+
+    def _funding_failed(self, event: node.FundingFailed, now: Instant) -> list[Any]:
+        bonds = self.justice.bonds
+        return bonds.failed(event) if event.channel in bonds.own else self.purse.funding_failed(event, now)
+
     def _neighbour_up(self, event: book.NeighbourUp, now: Instant) -> list[Any]:
-        return [*self._to_market(event, now), *self.proofs.neighbour_up(event.peer, now)]
+        return [*self._to_market(event, now), *self.justice.proofs.neighbour_up(event.peer, now)]
 
     def _neighbour_down(self, event: book.NeighbourDown, now: Instant) -> list[Any]:
-        self.proofs.neighbour_down(event.peer)
+        self.justice.proofs.neighbour_down(event.peer)
         return self._to_market(event, now)
 
     def _decrypted(self, event: node.Decrypted, now: Instant) -> list[Any]:
-        """The result is open: a line for the log, or a ciphertext to be shown."""
-        effects = self.buying.decrypted(event, now)
-        return [*effects, *self.logbook.taken(event.unit, now), *self.logbook.recall(event.unit)]
-
-    def _read_back(self, event: node.ReadBack, _: Instant) -> list[Any]:
-        proof = None if event.cipher is None else self.logbook.recalled(event.unit, event.cipher)
-        return [Count(code="no-proof-made")] if proof is None else self.proofs.publish(proof)
-
-    def _evidence(self, name: bytes) -> list[Bundle]:
-        """What was paid through a channel of ours, for its arbiter."""
-        held = self.purse.channels.get(name)
-        return [] if held is None else self.logbook.paid_through(held.row.terms)
+        return [*self.buying.decrypted(event, now), *self.justice.decrypted(event.unit, now)]
 
     def _revealed(self, effect: channel.Revealed, now: Instant) -> list[Any]:
-        """Buyer: a key that was paid for is here, and with it the evidence of the unit."""
         effects = self.buying.revealed(effect.ref, effect.key, now)
-        held = self.purse.channels.get(effect.channel)
-        if held is not None and effect.signature:
-            payment = PaymentPart(paid_sat=effect.paid_msat // MSAT_PER_SAT, signature=effect.signature)
-            self.logbook.paid(effect.ref, held.row, payment)
+        self.justice.revealed(effect)
         return effects
 
     def _reveal(self, effect: node.RevealWanted, now: Instant) -> list[Any]:
-        """Seller: the key is given for a payment that is locked to it."""
         effects = self.purse.reveal(effect, now)
-        held = self.purse.channels.get(effect.channel)
-        last = None if held is None else held.row.last
-        if held is not None and last is not None and last.ref == effect.unit and last.key is not None:
-            payment = PaymentPart(paid_sat=last.paid_msat // MSAT_PER_SAT, signature=last.signature)
-            self.logbook.paid(effect.unit, held.row, payment)
+        self.justice.gave(effect)
         return effects
+
+    def _still_watched(self, item: Any) -> bool:
+        """Whether this is word that nobody wants to know of an output any more, while somebody does."""
+        if type(item) is not channel.Unwatch:
+            return False
+        channels = self.purse.channels.values()
+        return self.justice.watches(item.outpoint) or any(item.outpoint in one.watched for one in channels)
 
     def _channel_wanted(self, effect: node.ChannelWanted, now: Instant) -> list[Any]:
         return self.purse.want(effect, self.buying.reserved_msat, now)
@@ -483,7 +444,7 @@ class Brain:
             *self.buying.channel_closed(effect.channel, now),
             *self.selling.channel_closed(effect.channel, now),
             *self.purse.closed(effect),
-            *self.appeals.closed(effect.channel),
+            *self.justice.appeals.closed(effect.channel),
         ]
 
     def _strike(self, effect: node.Strike, now: Instant) -> list[Any]:

@@ -128,6 +128,23 @@ class AppealAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BondAsked:
+    """The owner locks ``value_sat`` for ``blocks`` blocks. Answered by ``Reply`` with the bond's name."""
+
+    request: int
+    value_sat: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BondReleaseAsked:
+    """The owner takes a bond back whose time is over. Answered by ``Reply``."""
+
+    request: int
+    bond: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleAsked:
     """The arbiter's operator rules on a case. Answered by ``Reply``."""
 
@@ -377,7 +394,9 @@ class Strike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something the owner may want to see, in plain values; ``kind`` is order, mandate or book."""
+    """Something the owner may want to see, in plain values; ``kind`` is order, mandate, book, case, appeal, fraud
+    or bond.
+    """
 
     kind: str
     facts: Facts

@@ -83,9 +83,13 @@ class Exposure:
         """Results of this seller that a buyer pays for under one key."""
         return Allowance(min(BATCH_UNITS_MAX, 1 + self.level(account)), self._value_msat(account))
 
-    def capacity_sat(self, account: bytes) -> int:
-        """What a buyer puts into channels with this seller, all of them together."""
-        return min(CHANNEL_CAPACITY_MAX_SAT, FIRST_EXPOSURE_MAX_SAT + EXPOSURE_STEP_SAT * self.level(account))
+    def capacity_sat(self, account: bytes, most_sat: int = CHANNEL_CAPACITY_MAX_SAT) -> int:
+        """What a buyer puts into channels with this seller, all of them together.
+
+        The level says how far up to ``most_sat``, which a bond of the seller raises, and with it every step on the way.
+        """
+        step_sat = min(CHANNEL_CAPACITY_MAX_SAT, FIRST_EXPOSURE_MAX_SAT + EXPOSURE_STEP_SAT * self.level(account))
+        return step_sat * most_sat // CHANNEL_CAPACITY_MAX_SAT
 
     def _value_msat(self, account: bytes) -> int:
         return MSAT_PER_SAT * min(CHANNEL_CAPACITY_MAX_SAT, EXPOSURE_STEP_SAT * (1 + self.level(account)))

@@ -33,6 +33,7 @@ class Lane(IntEnum):
     DEAL = 3
     COURT = 4
     PROOF = 5
+    BOND = 6
 
 
 def address(lane: Lane, payload: bytes) -> bytes:

@@ -7,7 +7,7 @@
 One proof for each account is kept, whoever made it: a second one says nothing new. A neighbour may offer so many in so much
 time; what is over is dropped and can be asked for later from somebody else. Whoever sends what is no proof is to blame, for he
 should have checked it himself. An account that is proven to be a fraud is avoided by our orders, as far as our own experience
-leaves room on that list. No book depends on any of this: its orders are valid like all others.
+leaves room on that list, and its bonds count for nothing. No book depends on any of this: its orders are valid like all others.
 """
 
 from collections.abc import Mapping

@@ -36,7 +36,7 @@ from peer.core.exposure import Exposure
 from wire.effects import Count
 from wire.errors import Refused
 from wire.keys import PeerId, SecretKey, peer_id_of, public_of, show_peer
-from wire.limits import CHANNELS_MAX
+from wire.limits import CHANNEL_CAPACITY_MAX_SAT, CHANNELS_MAX
 from wire.moments import Instant
 from wire.money import MSAT_PER_SAT
 from wire.network import Network
@@ -58,16 +58,19 @@ class Purse:
         instance: bytes | None,
         exposure: Exposure | None = None,
         arbiters: tuple[bytes, ...] = (),
+        limit_sat: Callable[[bytes], int] = lambda _: CHANNEL_CAPACITY_MAX_SAT,
     ) -> None:
         self._key = key
         self._network = network
         self._instance = instance
         self._arbiters = arbiters
+        self._limit_sat = limit_sat
         self._tip: TipSeen | None = None
         self.channels: dict[bytes, AnyChannel] = {}
         self._bound: dict[bytes, set[bytes]] = {}
         self._exposure = exposure or Exposure()
         self._gathered: dict[bytes, FundingWanted] = {}
+        self._alone: list[FundingWanted] = []
         self._fund_by: Instant | None = None
 
     @property
@@ -127,13 +130,13 @@ class Purse:
         feerate = self._tip.feerate_sat_per_kvb or self._network.feerate_min_sat_per_kvb
         ruled = self._arbiter is not None
         seller = public_of(event.peer)
-        most_sat = self._exposure.capacity_sat(seller)
+        most_sat = self._exposure.capacity_sat(seller, self._limit_sat(seller))
         room_sat = most_sat - sum(one.row.terms.capacity_sat for one in self._with(event.peer))
         amount_msat = event.amount_msat
         if capacity_sat(amount_msat, feerate, arbiter=ruled) > room_sat:
             whole = usable_msat(room_sat, feerate, arbiter=ruled) // max(1, event.unit_msat)
             amount_msat = whole * event.unit_msat
-            if whole == 0 or capacity_sat(amount_msat, feerate, arbiter=ruled) > room_sat:
+            if whole <= 0 or capacity_sat(amount_msat, feerate, arbiter=ruled) > room_sat:
                 sentence = f"{most_sat} sat are put into channels with this seller as yet, and {room_sat} of them are left"
                 raise Refused("exposure", sentence)
         ahead_msat = min(HEADROOM_MOST * amount_msat, max(HEADROOM * amount_msat, amount_msat + event.more_msat))
@@ -159,7 +162,10 @@ class Purse:
 
     # --- funding ------------------------------------------------------------------------------------------------------
     def gather(self, effect: FundingWanted, now: Instant) -> list[Any]:
-        """A channel wants its funding: keep it for the others of this epoch."""
+        """A channel wants its funding: keep it for the others of this epoch. What is no channel waits for nobody."""
+        if effect.channel not in self.channels:
+            self._alone.append(effect)
+            return []
         clock = self._network.clock
         if self._fund_by is None:
             self._fund_by = clock.start(clock.epoch(now) + 1)
@@ -168,14 +174,15 @@ class Purse:
 
     def fundings(self, now: Instant, *, talking: bool) -> list[FundingWanted]:
         """The fundings to build together now, or none yet. ``talking``: there are sellers with whom we are still agreeing."""
+        alone, self._alone = self._alone, []
         if self._fund_by is None:
-            return []
+            return alone
         asked = any(isinstance(one, BuyerChannel) and one.phase is Phase.OFFERED for one in self.channels.values())
         if (talking or asked) and now < self._fund_by:
-            return []
+            return alone
         ready = [self._gathered[name] for name in sorted(self._gathered) if self.channels[name].phase is Phase.FUNDING]
         self._gathered, self._fund_by = {}, None
-        return ready
+        return [*alone, *ready]
 
     def pay(self, event: node.PayWanted, now: Instant) -> list[Any]:
         """Pay for a unit."""
@@ -201,7 +208,10 @@ class Purse:
         if self._instance is None or self._tip is None or len(self.channels) >= CHANNELS_MAX:
             return [Count(code="channel-not-taken")]
         policy = SellerPolicy(
-            instance=self._instance, arbiters=frozenset(self._arbiters), arbiter_required=self._arbiter is not None
+            instance=self._instance,
+            capacity_max_sat=self._limit_sat(self._key.public),
+            arbiters=frozenset(self._arbiters),
+            arbiter_required=self._arbiter is not None,
         )
         channel, effects = answer_open(self._key, self._network, policy, letter, height=self._tip.height, now=now)
         if channel is None:

@@ -14,6 +14,8 @@ from peer.core.brain import Brain
 from peer.core.events import (
     Abandoned,
     AppealAsked,
+    BondAsked,
+    BondReleaseAsked,
     BuyAsked,
     CloseAsked,
     MandateGranted,
@@ -182,8 +184,8 @@ class Service:
         self._performer(Unpin(owner=owner))
 
     # --- selling ------------------------------------------------------------------------------------------------------
-    async def _answer(self, request: int, event: Any) -> None:
-        """Tell an event that is answered at once. Raises what it is refused for."""
+    async def _answer(self, request: int, event: Any) -> str:
+        """Tell an event that is answered at once; returns the name in the answer. Raises what it is refused for."""
         answers: list[Reply] = []
         self._performer.replies[request] = answers.append
         try:
@@ -193,6 +195,7 @@ class Service:
         for reply in answers:
             if reply.code:
                 raise Refused(reply.code, reply.sentence)
+        return "" if not answers or answers[0].result is None else answers[0].result.hex()
 
     async def place_sell(self, article: str, worker: str, *, ask_msat: int, slots: int) -> str:
         """Sell what a worker of this node does."""
@@ -287,17 +290,35 @@ class Service:
         return asked
 
     # --- disputes -----------------------------------------------------------------------------------------------------
+    def bonds(self) -> list[Json]:
+        """Our bonds, and those that others have announced."""
+        return self._brain.justice.bonds.statement()
+
+    async def lock_bond(self, value_sat: int, *, blocks: int) -> Json:
+        """Lock coins."""
+        number = next(self._numbers)
+        name = await self._answer(number, BondAsked(request=number, value_sat=value_sat, blocks=blocks))
+        return next(line for line in self.bonds() if line["bond"] == name)
+
+    async def release_bond(self, bond: str) -> Json:
+        """Take a bond back."""
+        name, number = _name(bond), next(self._numbers)
+        if name is None:
+            raise Refused("unknown-bond", "there is no such bond")
+        await self._answer(number, BondReleaseAsked(request=number, bond=name))
+        return next(line for line in self.bonds() if line["bond"] == bond)
+
     def frauds(self) -> list[Json]:
         """Whom a proof is known against."""
-        return self._brain.proofs.statement()
+        return self._brain.justice.proofs.statement()
 
     def cases(self) -> list[Json]:
         """What we may rule on as an arbiter."""
-        return self._brain.court.statement()
+        return self._brain.justice.court.statement()
 
     def appeals(self) -> list[Json]:
         """What we ask of arbiters."""
-        return self._brain.appeals.statement()
+        return self._brain.justice.appeals.statement()
 
     async def appeal(self, channel: str, *, to_seller_sat: int | None, statement: str) -> Json:
         """Ask the arbiter of a channel for a ruling."""

@@ -14,7 +14,7 @@ _LOG: Final = logging.getLogger("bitwrk.node")
 async def tidy(brain: Brain, store: Store, money: Money | None) -> None:
     """Run once, before the node takes anything on. Requests of programs do not outlive the node, unfinished units do."""
     if money is not None:
-        released = await money.wallet.release_unsent(brain.purse.unsent())
+        released = await money.wallet.release_unsent([*brain.purse.unsent(), *brain.justice.bonds.unsent()])
         if released:
             _LOG.info("%d transactions that nobody needs any more were given up; their coins are free again", released)
     live = {

@@ -198,6 +198,17 @@ class FakeNode:
         await self._ask("rule", case, to_seller_sat, reason)
         return {"case": case, "phase": "ruled"}
 
+    def bonds(self) -> list[Json]:
+        return [{"bond": "b1" * 32, "phase": "locked"}, {"bond": None, "phase": "seen"}]
+
+    async def lock_bond(self, value_sat: int, *, blocks: int) -> Json:
+        await self._ask("lock", value_sat, blocks)
+        return {"bond": "b1" * 32}
+
+    async def release_bond(self, bond: str) -> Json:
+        await self._ask("release", bond)
+        return {"bond": bond}
+
     def frauds(self) -> list[Json]:
         return [{"account": "1…"}]
 

@@ -25,6 +25,18 @@ async def test_appeals_and_rulings_reach_the_node() -> None:
     ]
 
 
+async def test_bonds_are_locked_and_released() -> None:
+    node = FakeNode()
+    async with served(node) as one, one.client() as client:
+        made = await client.post("/v1/bonds", params={"value_sat": 50_000, "blocks": 10})
+        assert (made.status_code, made.json()["bond"]) == (201, "b1" * 32)
+        freed = await client.post(f"/v1/bonds/{made.json()['bond']}/release")
+        assert freed.json()["bond"] == "b1" * 32
+        assert (await client.get("/v1/bonds")).json()[1]["phase"] == "seen"
+        assert (await client.get("/v1/frauds")).json() == [{"account": "1…"}]
+    assert node.asked == [("lock", 50_000, 10), ("release", "b1" * 32)]
+
+
 async def test_what_makes_no_sense_is_refused() -> None:
     async with served() as one, one.client() as client:
         for path in (f"/v1/cases/{NAME}/ruling", f"/v1/cases/{NAME}/ruling?to_seller_sat=-1"):

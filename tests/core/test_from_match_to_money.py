@@ -1,5 +1,6 @@
 """The last section of MARKET, rule by rule, on the purse and the two halves of a trade alone."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,9 +47,12 @@ PRICE = 2_600_000
 class Till:
     """A purse, and sellers who answer its letters when told to."""
 
-    def __init__(self, exposure: Exposure | None = None) -> None:
+    def __init__(
+        self, exposure: Exposure | None = None, limit_sat: Callable[[bytes], int] = lambda _: CHANNEL_CAPACITY_MAX_SAT
+    ) -> None:
         self.exposure = exposure or Exposure()
-        self.purse = Purse(BUYER, REGTEST, INSTANCE, self.exposure)
+        self.limit_sat = limit_sat
+        self.purse = Purse(BUYER, REGTEST, INSTANCE, self.exposure, limit_sat=limit_sat)
         self.purse.tip_seen(TipSeen(height=HEIGHT, feerate_sat_per_kvb=FEERATE), START)
         self.offers: dict[bytes, bytes] = {}
         self.reserved: dict[bytes, int] = {}
@@ -64,7 +68,7 @@ class Till:
         for one in effects:
             if isinstance(one, Letter) and isinstance(letter := read_letter(one.payload), Open):
                 self.offers[seller.public] = one.payload
-                assert letter.terms.capacity_sat <= self.exposure.capacity_sat(seller.public)
+                assert letter.terms.capacity_sat <= self.exposure.capacity_sat(seller.public, self.limit_sat(seller.public))
         answer = effects[-1]
         if isinstance(answer, ChannelBound):
             taken = units if answer.units is None else answer.units
@@ -208,6 +212,35 @@ def test_exposure_grows_with_what_went_well_up_to_the_most_and_is_halved_by_a_fa
     exposure.fault(account, Instant(START + 10 * SECOND))
     assert exposure.level(account) == level // 4
     assert exposure.capacity_sat(SELLERS[1].public) == FIRST_EXPOSURE_MAX_SAT
+
+
+@given(units=st.integers(0, 100), extra_sat=st.integers(0, 18_000_000))
+def test_a_bond_raises_the_most_and_experience_says_how_much_of_it(units: int, extra_sat: int) -> None:
+    """What is put into channels grows with either, is a quarter of the most for a stranger, and never more than the most."""
+    exposure, account = Exposure(), SELLERS[0].public
+    exposure.finished(account, units)
+    most_sat = CHANNEL_CAPACITY_MAX_SAT + extra_sat
+    found = exposure.capacity_sat(account, most_sat)
+    assert exposure.capacity_sat(account) <= found <= most_sat
+    assert (found == most_sat) == (units >= 15)
+    assert exposure.capacity_sat(SELLERS[1].public, most_sat) == most_sat // 4 <= found
+    exposure.fault(account, START)
+    assert exposure.capacity_sat(account, most_sat) <= found
+
+
+def test_a_stranger_with_a_bond_gets_a_larger_channel_and_a_lost_bond_leaves_no_room() -> None:
+    bonds: dict[bytes, int] = {SELLERS[0].public: 10 * CHANNEL_CAPACITY_MAX_SAT}
+    till = Till(limit_sat=lambda account: bonds.get(account, CHANNEL_CAPACITY_MAX_SAT))
+    bound = till.want(SELLERS[0], 500)
+    assert bound.units is None
+    capacity = till.purse.channels[bound.channel].row.terms.capacity_sat
+    assert FIRST_EXPOSURE_MAX_SAT < capacity <= 10 * FIRST_EXPOSURE_MAX_SAT
+    assert till.want(SELLERS[1], 500).units < 500
+    bonds.clear()
+    assert till.want(SELLERS[0], 5_000).channel == bound.channel, "what is there already may still be used"
+    refused = till.want(SELLERS[0], 1)
+    assert isinstance(refused, ChannelFailed)
+    assert refused.code == "exposure"
 
 
 def test_a_known_seller_gets_a_larger_channel() -> None:

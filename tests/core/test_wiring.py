@@ -5,21 +5,22 @@ from typing import Any
 
 import pytest
 
+from escrow.core.events import FundingWanted, TipSeen
 from orderbook.core.events import NeighbourUp
 from peer.core.brain import TABLES, Brain
 from peer.core.deal import Deal, Phase, Role, new_unit, unit_key
-from peer.core.events import Decrypted, LetterArrived, Notice, Post, ReadBack, Recall
+from peer.core.events import BondAsked, Decrypted, LetterArrived, Notice, Post, ReadBack, Recall
 from peer.core.ledger import DEAL_TABLE, NEVER, UNIT_TABLE
 from peer.core.letters import DEAL, Lane, Offer, Receipt, address, sort
 from peer.core.logbook import MATCH_TABLE, RECEIPT_TABLE, Agreement
 from peer.core.proofs import FRAUD_TABLE, PROOFS, Have
 from peer.core.terms import free_terms
-from tests.core.evidence import ARTICLE, BUYER, SELLER, a_bundle, sealed
+from tests.core.evidence import ARTICLE, BUYER, INSTANCE, SELLER, a_bundle, sealed
 from wire.account import hash160
 from wire.canon import pack
 from wire.effects import Save
 from wire.keys import SecretKey
-from wire.limits import EVIDENCE_CIPHER_MAX_BYTES
+from wire.limits import BOND_LEAST_SAT, EVIDENCE_CIPHER_MAX_BYTES
 from wire.moments import SECOND, Instant
 from wire.network import REGTEST
 
@@ -132,3 +133,18 @@ def test_our_own_experience_comes_first_on_the_list_of_the_avoided() -> None:
     for one in others:
         brain.standing.strike(one.peer_id, "silence", later)
     assert brain._avoided(later) == tuple(sorted(hash160(one.public) for one in others))
+
+
+def test_the_money_of_a_bond_waits_for_no_seller() -> None:
+    """Fundings of channels are gathered for an epoch; a bond's leaves at once, and again after a restart."""
+    brain = Brain(key=BUYER, network=REGTEST, instance=INSTANCE, run=bytes(16))
+    brain.handle(TipSeen(height=100, feerate_sat_per_kvb=1_000), NOW)
+    effects = brain.handle(BondAsked(request=1, value_sat=BOND_LEAST_SAT, blocks=10), NOW)
+    (wanted,) = [one for one in effects if isinstance(one, FundingWanted)]
+    assert wanted.output.value_sat == BOND_LEAST_SAT
+    rows: dict[str, dict[bytes, bytes]] = {table: {} for table in TABLES}
+    for one in effects:
+        if isinstance(one, Save) and one.value is not None:
+            rows[one.table][one.key] = one.value
+    again = Brain(key=BUYER, network=REGTEST, instance=INSTANCE, run=bytes(16), rows=rows).resume(NOW)
+    assert [one for one in again if isinstance(one, FundingWanted)] == [wanted]

@@ -9,9 +9,13 @@ import pytest
 from orderbook.core.messages import GOSSIP
 from peer.core.appeals import APPEAL_STEPS
 from peer.core.arbiter import CASE_STEPS
+from peer.core.bonds import BOND_STEPS, BONDS
 from peer.core.court import COURT
 from peer.core.deal import TRANSITIONS
+from peer.core.fraud import FRAUD
 from peer.core.letters import DEAL
+from peer.core.proofs import PROOFS
+from wire.canon import Choice
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -29,8 +33,13 @@ def drawing_of(table: Any) -> str:
 
 @pytest.mark.parametrize(
     ("name", "mark", "table"),
-    [("trade", "table", TRANSITIONS), ("arbiter", "cases", CASE_STEPS), ("arbiter", "appeals", APPEAL_STEPS)],
-    ids=["units", "cases", "appeals"],
+    [
+        ("trade", "table", TRANSITIONS),
+        ("arbiter", "cases", CASE_STEPS),
+        ("arbiter", "appeals", APPEAL_STEPS),
+        ("bonds", "bonds", BOND_STEPS),
+    ],
+    ids=["units", "cases", "appeals", "bonds"],
 )
 def test_the_drawing_is_the_table(name: str, mark: str, table: Any) -> None:
     page = (ROOT / f"docs/spec/{name}.md").read_text()
@@ -38,9 +47,14 @@ def test_the_drawing_is_the_table(name: str, mark: str, table: Any) -> None:
     assert shown == drawing_of(table), "write this between the marks:\n" + drawing_of(table)
 
 
-def test_every_letter_of_the_court_is_in_the_specification() -> None:
-    page = (ROOT / "docs/spec/arbiter.md").read_text()
-    for tag, kind in COURT.members.items():
+@pytest.mark.parametrize(
+    ("name", "letters"),
+    [("arbiter", COURT), ("receipts", PROOFS), ("receipts", FRAUD), ("bonds", BONDS)],
+    ids=["court", "proofs", "fraud", "bonds"],
+)
+def test_letters_about_evidence_are_in_the_specification(name: str, letters: Choice) -> None:
+    page = (ROOT / f"docs/spec/{name}.md").read_text()
+    for tag, kind in letters.members.items():
         assert f"| {tag} | {kind.__name__} |" in page
 
 
