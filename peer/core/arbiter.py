@@ -30,11 +30,13 @@ from peer.core.bundle import Bundle, ChannelPart, NotProven, contract_of_part
 from peer.core.court import COURT, Appeal, Code, CourtLetter, Heard, Ruling, Statement, Summons, check_appeal, clip, proven_sat
 from peer.core.events import Notice, Post, Reply, RuleAsked
 from peer.core.letters import Lane, address
+from wire.bucket import Bucket
 from wire.canon import U32, U63, Size, pack, record, unpack
 from wire.effects import Count, Save
 from wire.errors import Ignore, Misbehaved, Refused, require
 from wire.keys import PeerId, SecretKey, peer_id_of, public_of
-from wire.limits import APPEAL_BUNDLES_MAX, CASES_MAX
+from wire.limits import APPEAL_BUNDLES_MAX, APPEALS_AT_ONCE_MAX, CASES_MAX, COURIER_PEERS_MAX
+from wire.moments import Instant
 from wire.network import Network
 from wire.ports import OutPoint, TxInfo
 
@@ -109,6 +111,7 @@ class Court:
         self._automatic = automatic
         self._tip: TipSeen | None = None
         self.cases: dict[bytes, Case] = {}
+        self._budgets: dict[PeerId, Bucket] = {}
         self._contracts: dict[bytes, Contract] = {}
         self._watched: dict[OutPoint, bytes] = {}
         self._dirty: dict[bytes, bytes | None] = {}
@@ -123,10 +126,12 @@ class Court:
         return [effect for name in self.cases for effect in self._watch(name)]
 
     # --- letters ------------------------------------------------------------------------------------------------------
-    def hear(self, peer: PeerId, appeal: Appeal) -> list[Any]:
+    def hear(self, peer: PeerId, appeal: Appeal, now: Instant) -> list[Any]:
         """An appeal. Raises ``Misbehaved`` when it is not the appeal of a party, or its evidence does not hold."""
         if not self._serving:
             raise Ignore("no-arbiter", "an appeal came to a node that is no arbiter")
+        if not self._budget(peer, now).spend(1, now):
+            raise Ignore("appeal-budget", "an account appeals more often than we listen")
         try:
             contract = check_appeal(self._network, appeal)
         except NotProven as error:
@@ -149,6 +154,12 @@ class Court:
         if known.channel.funding != appeal.channel.funding:
             raise Misbehaved("other-funding", "an appeal that names another escrow than the one before")
         return self._plead(name, known, speaker, appeal)
+
+    def _budget(self, peer: PeerId, now: Instant) -> Bucket:
+        """How often this account may appeal: checking evidence is work."""
+        while len(self._budgets) >= COURIER_PEERS_MAX and peer not in self._budgets:
+            del self._budgets[next(iter(self._budgets))]
+        return self._budgets.setdefault(peer, Bucket(1, APPEALS_AT_ONCE_MAX, now))
 
     def _refusal(self, contract: Contract) -> tuple[str, str] | None:
         """Why no case is made of this, or None."""

@@ -113,7 +113,7 @@ class Justice:
         match lane:
             case Lane.COURT:
                 said = COURT.unpack(payload, COURT_LETTER_MAX_BYTES)
-                return self.court.hear(peer, said) if isinstance(said, Appeal) else self.appeals.hear(peer, said)
+                return self.court.hear(peer, said, now) if isinstance(said, Appeal) else self.appeals.hear(peer, said)
             case Lane.PROOF:
                 return self.proofs.hear(peer, PROOFS.unpack(payload, PROOF_LETTER_MAX_BYTES), now)
             case Lane.BOND:

@@ -31,7 +31,7 @@ from wire.effects import Save
 from wire.envelope import id_of
 from wire.errors import Ignore, Misbehaved
 from wire.keys import PeerId, SecretKey, public_of, verify
-from wire.limits import ARTICLE_MAX_CHARS, EVIDENCE_CIPHER_MAX_BYTES, RECEIPTS_MAX
+from wire.limits import ARTICLE_MAX_CHARS, EVIDENCE_CIPHER_MAX_BYTES, RECEIPTS_MAX, RECEIPTS_WITH_CIPHERTEXT_MAX
 from wire.moments import Instant
 from wire.network import Network
 
@@ -256,7 +256,14 @@ class Logbook:
         proof = None if bundle is None else bad_result(dataclasses.replace(bundle, cipher=cipher))
         if bundle is not None and proof is not None:
             self._keep(key, dataclasses.replace(bundle, cipher=cipher))
+            self._drop_ciphertexts()
         return proof
+
+    def _drop_ciphertexts(self) -> None:
+        """Ciphertexts are large, so only some are kept; what else proves a unit stays."""
+        heavy = [one for one, bundle in self.bundles.items() if bundle.cipher is not None]
+        for key in heavy[:-RECEIPTS_WITH_CIPHERTEXT_MAX]:
+            self._keep(key, dataclasses.replace(self.bundles[key], cipher=None))
 
     def contradiction(self, peer: PeerId, letter: Offer) -> Fraud | None:
         """The proof in an offer that contradicts the one that we have of this unit."""

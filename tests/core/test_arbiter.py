@@ -35,7 +35,8 @@ from tests.core.evidence import (
 from wire.canon import pack
 from wire.errors import Ignore, Misbehaved
 from wire.keys import SecretKey
-from wire.limits import APPEALS_MAX, CASES_MAX, STATEMENT_MAX_BYTES
+from wire.limits import APPEALS_AT_ONCE_MAX, APPEALS_MAX, CASES_MAX, STATEMENT_MAX_BYTES
+from wire.moments import SECOND, Instant
 from wire.network import REGTEST
 from wire.ports import OutInfo, TxInfo
 
@@ -44,6 +45,7 @@ NAME = channel_id(REGTEST.name, TERMS)
 PART, CONTRACT = channel_part(TERMS)
 EARNED_SAT = PRICE_MSAT // 1_000
 RULING, MARGIN = TERMS.ruling_height, REGTEST.margin_blocks
+NOW = Instant(1_000 * SECOND)
 FEE = fee_sat(RULING_VBYTES, 1_000)
 EVIDENCE = a_bundle(arbiter=ARBITER.public)
 
@@ -166,7 +168,7 @@ class World:
             if post.peer == party.key.peer_id and party.key not in self.absent:
                 self.do(party.appeals.hear(sender.peer_id, letter), party.key)
         if post.peer == ARBITER.peer_id and ARBITER not in self.absent:
-            self.do(self.court.hear(sender.peer_id, letter))
+            self.do(self.court.hear(sender.peer_id, letter, NOW))
 
     def appeal(self, party: Party, to_seller_sat: int | None = None, statement: str = "") -> Reply:
         event = AppealAsked(request=1, channel=NAME, to_seller_sat=to_seller_sat, statement=statement)
@@ -441,7 +443,7 @@ LIES = [
 def test_a_false_appeal_is_a_misdeed_and_makes_no_case(name: str, code: str, sender: SecretKey, appeal: Appeal) -> None:
     world = World()
     with pytest.raises(Misbehaved) as caught:
-        world.court.hear(sender.peer_id, appeal)
+        world.court.hear(sender.peer_id, appeal, NOW)
     assert caught.value.code == code
     assert world.court.cases == {}
     assert world.court.drain() == ()
@@ -451,7 +453,7 @@ def test_a_second_escrow_for_one_channel_is_a_misdeed(world: World) -> None:
     world.appeal(world.buyer)
     other = dataclasses.replace(PART, funding=bytes(36))
     with pytest.raises(Misbehaved) as caught:
-        world.court.hear(BUYER.peer_id, an_appeal(channel=other, bundles=()))
+        world.court.hear(BUYER.peer_id, an_appeal(channel=other, bundles=()), NOW)
     assert caught.value.code == "other-funding"
 
 
@@ -501,35 +503,46 @@ def test_a_court_has_room_for_so_many_cases_and_those_that_are_over_go_first() -
     court.tip_seen(tip(110))
     names = []
     for number in range(CASES_MAX):
+        now = Instant(NOW + number * SECOND)
         part, contract = channel_part(
             channel_terms(arbiter=ARBITER.public, nonce=number.to_bytes(32, "big")), read_outpoint(number.to_bytes(36, "big"))
         )
-        court.hear(BUYER.peer_id, an_appeal(channel=part, bundles=()))
+        court.hear(BUYER.peer_id, an_appeal(channel=part, bundles=()), now)
         info = OutInfo(value_sat=contract.funding.value_sat, script=contract.funding.script, height=1, spent_by=None)
         court.outpoint_seen(OutpointSeen(outpoint=read_outpoint(part.funding), info=info))
         names.append((contract.channel, part, info))
-    (full,) = court.hear(BUYER.peer_id, an_appeal())
+    (full,) = court.hear(SELLER.peer_id, an_appeal(), NOW)
     letter = COURT.unpack(sort(full.letter)[1])
     assert isinstance(letter, Heard)
     assert (letter.refused, letter.code) == (True, "court-full")
     _, part, info = names[3]
     spent = dataclasses.replace(info, spent_by=TxInfo(raw=b"", height=1))
     court.outpoint_seen(OutpointSeen(outpoint=read_outpoint(part.funding), info=spent))
-    effects = court.hear(BUYER.peer_id, an_appeal())
+    effects = court.hear(SELLER.peer_id, an_appeal(), NOW)
     assert [one.outpoint for one in effects if isinstance(one, Unwatch)] == [read_outpoint(part.funding)]
     assert len(court.cases) == CASES_MAX
     assert names[3][0] not in court.cases
 
 
+def test_an_account_is_listened_to_for_so_long(world: World) -> None:
+    for _ in range(APPEALS_AT_ONCE_MAX):
+        world.court.hear(BUYER.peer_id, an_appeal(), NOW)
+    with pytest.raises(Ignore) as caught:
+        world.court.hear(BUYER.peer_id, an_appeal(), NOW)
+    assert caught.value.code == "appeal-budget"
+    world.court.hear(SELLER.peer_id, an_appeal(), NOW)
+    world.court.hear(BUYER.peer_id, an_appeal(), Instant(NOW + SECOND))
+
+
 def test_a_node_that_is_no_arbiter_takes_no_appeals() -> None:
     with pytest.raises(Ignore):
-        Court(ARBITER, REGTEST, INSTANCE).hear(BUYER.peer_id, an_appeal())
+        Court(ARBITER, REGTEST, INSTANCE).hear(BUYER.peer_id, an_appeal(), NOW)
 
 
 def test_an_arbiter_on_another_chain_says_so() -> None:
     court = Court(ARBITER, REGTEST, b"\x08" * 32, serving=True)
     court.tip_seen(tip(110))
-    (effect,) = court.hear(BUYER.peer_id, an_appeal())
+    (effect,) = court.hear(BUYER.peer_id, an_appeal(), NOW)
     assert COURT.unpack(sort(effect.letter)[1]).code == "other-chain"
 
 

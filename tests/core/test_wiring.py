@@ -20,7 +20,7 @@ from wire.account import hash160
 from wire.canon import pack
 from wire.effects import Save
 from wire.keys import SecretKey
-from wire.limits import BOND_LEAST_SAT, EVIDENCE_CIPHER_MAX_BYTES
+from wire.limits import BOND_LEAST_SAT, EVIDENCE_CIPHER_MAX_BYTES, RECEIPTS_WITH_CIPHERTEXT_MAX
 from wire.moments import SECOND, Instant
 from wire.network import REGTEST
 
@@ -86,6 +86,16 @@ def test_a_bad_result_becomes_a_proof(opened: bytes | None) -> None:
     assert len(kept(effects, FRAUD_TABLE)) == len(kept(effects, RECEIPT_TABLE)) == 1
     assert [one.kind for one in effects if isinstance(one, Notice)] == ["fraud"]
     assert brain._avoided(NOW) == (hash160(SELLER.public),)
+
+
+def test_so_many_ciphertexts_are_kept() -> None:
+    logbook = a_brain().justice.logbook
+    for number in range(RECEIPTS_WITH_CIPHERTEXT_MAX + 2):
+        key = unit_key(number.to_bytes(32, "big"), 0)
+        logbook.bundles[key] = dataclasses.replace(BAD, cipher=None)
+        assert logbook.recalled(key, BAD.cipher or b"") is not None
+    heavy = [one.cipher is not None for one in logbook.bundles.values()]
+    assert heavy == [False, False] + [True] * RECEIPTS_WITH_CIPHERTEXT_MAX
 
 
 def test_a_store_that_failed_accuses_nobody() -> None:
