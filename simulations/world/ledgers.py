@@ -1,6 +1,7 @@
 """The checker of money and units: every row about deals, units, channels and payments that a host keeps.
 
-- a unit is paid at most once, at its deal's price, through one channel; a finished one exactly once, with its key;
+- a unit is paid at most once, at its deal's price, through one channel, alone or in a batch that costs what its units cost
+  together; a finished one exactly once, with its key or its batch's;
 - a channel's balance is the sum of its payments, never above its capacity, and never falls;
 - an ended channel has paid out what it held, no more and no less, and both ends say the same;
 - a unit's phase moves along the table of ``peer.core.deal`` alone.
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from escrow.core.state import CHANNEL_TABLE, LOCK_TABLE, ChannelRow, Ending, PastLock, Role
+from peer.core.batches import BATCH_TABLE, HeldBatch
 from peer.core.deal import FINAL, TRANSITIONS, Deal, Phase, Unit
 from peer.core.deal import Role as DealRole
 from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
@@ -43,6 +45,8 @@ class Ledgers:
         self._units: dict[tuple[int, bytes], Unit] = {}
         self._paid: dict[bytes, tuple[bytes, int]] = {}
         self._opened: dict[bytes, bytes | None] = {}
+        self._batches: dict[bytes, HeldBatch] = {}
+        self._batch_of: dict[bytes, bytes] = {}
         self._amounts: dict[bytes, dict[int, int]] = {}
         self._channels: dict[tuple[int, bytes], ChannelRow] = {}
         self._endings: dict[bytes, Ending] = {}
@@ -55,6 +59,8 @@ class Ledgers:
             self._unit(host, row.key, unpack(Unit, row.value))
         elif row.table == DEAL_TABLE:
             self._deals[host.number, row.key] = unpack(Deal, row.value)
+        elif row.table == BATCH_TABLE:
+            self._batch(host, row.key, unpack(HeldBatch, row.value))
         elif row.table == CHANNEL_TABLE:
             self._channel(host, row.key, unpack(ChannelRow, row.value))
         elif row.table == LOCK_TABLE:
@@ -66,10 +72,29 @@ class Ledgers:
             raise broken("phase", f"node {host.number}: a unit went from {before.phase} to {unit.phase}")
         self._units[host.number, key] = unit
 
+    def _batch(self, host: Host, ref: bytes, batch: HeldBatch) -> None:
+        """A batch that a seller offers, or that a buyer pays for: its payment's row may come before it or after it."""
+        self._batches[ref] = batch
+        prices = [self._deals[host.number, one.unit[:32]].price_msat for one in batch.body.units]
+        if batch.body.amount_msat != sum(prices):
+            raise broken("price", f"node {host.number}: a batch costs {batch.body.amount_msat}, its units {sum(prices)}")
+        if ref in self._paid:
+            self._pay_units(host, ref, self._paid[ref])
+
+    def _pay_units(self, host: Host, ref: bytes, place: tuple[bytes, int]) -> None:
+        for one in self._batches[ref].body.units:
+            self._pay(host, one.unit, place)
+            self._batch_of[one.unit] = ref
+
+    def _pay(self, host: Host, ref: bytes, place: tuple[bytes, int]) -> None:
+        if self._paid.setdefault(ref, place) != place:
+            raise broken("paid-twice", f"node {host.number} pays for one unit a second time")
+
     def _lock(self, host: Host, lock: PastLock) -> None:
         place = (lock.channel, lock.sequence)
-        if self._paid.setdefault(lock.ref, place) != place:
-            raise broken("paid-twice", f"node {host.number} pays for one unit a second time")
+        self._pay(host, lock.ref, place)
+        if lock.ref in self._batches:
+            self._pay_units(host, lock.ref, place)
         if lock.key is not None and hashlib.sha256(lock.key).digest() != lock.lock:
             raise broken("wrong-key", f"node {host.number} took a key that does not open the lock")
         self._opened[lock.ref] = lock.key or self._opened.get(lock.ref)
@@ -86,11 +111,18 @@ class Ledgers:
             amounts[row.last.sequence] = row.last.amount_msat
             if row.paid_msat != sum(amounts.values()):
                 raise broken("balance", f"node {host.number}: a channel's balance is not the sum of its payments")
-            deal = self._deals.get((host.number, row.last.ref[:32]))
-            if deal is not None and row.last.amount_msat != deal.price_msat:
-                raise broken("price", f"node {host.number} pays {row.last.amount_msat} where {deal.price_msat} was agreed")
+            due_msat = self._due_msat(host, row.last.ref)
+            if due_msat is not None and row.last.amount_msat != due_msat:
+                raise broken("price", f"node {host.number} pays {row.last.amount_msat} where {due_msat} was agreed")
         if row.ending is not None:
             self._ending(host, name, row, row.ending)
+
+    def _due_msat(self, host: Host, ref: bytes) -> int | None:
+        """What was agreed for a unit or a batch; None while it is not known."""
+        batch, deal = self._batches.get(ref), self._deals.get((host.number, ref[:32]))
+        if batch is not None:
+            return batch.body.amount_msat
+        return None if deal is None else deal.price_msat
 
     def _ending(self, host: Host, name: bytes, row: ChannelRow, ending: Ending) -> None:
         total = ending.to_seller_sat + ending.to_buyer_sat + ending.fees_sat
@@ -114,7 +146,7 @@ class Ledgers:
             if unit.phase is Phase.FINISHED and deal.role is DealRole.BUYER and not deal.free:
                 if key not in self._paid:
                     raise broken("unpaid", f"node {number} has a result that it never paid for")
-                if self._opened.get(key) is None:
+                if self._opened.get(self._batch_of.get(key, key)) is None:
                     raise broken("keyless", f"node {number} finished a unit without its key")
         for (number, name), row in sorted(self._channels.items()):
             if number not in alive:
@@ -150,6 +182,7 @@ class Ledgers:
                 phases[unit.phase] += 1
         return {
             **{f"units_{phase.value.replace('-', '_')}": count for phase, count in sorted(phases.items()) if count},
+            "units_in_batches": len(self._batch_of),
             "deals": len({name for _, name in self._deals}),
             "channels": len({name for _, name in self._channels}),
             "paid_msat": sum(sum(amounts.values()) for amounts in self._amounts.values()),

@@ -9,8 +9,10 @@ from escrow.core.state import LOCK_TABLE, PastLock
 from orderbook.core.auction import Fill, clear
 from orderbook.core.line import Standing
 from orderbook.core.talks import Talks
-from peer.core.deal import Phase, new_unit, unit_key
-from peer.core.ledger import UNIT_TABLE
+from peer.core.batches import BATCH_TABLE, HeldBatch
+from peer.core.deal import Deal, Phase, Role, new_unit, unit_key
+from peer.core.ledger import DEAL_TABLE, UNIT_TABLE
+from peer.core.letters import BatchBody, SealedKey
 from simulations.world import sharing
 from simulations.world.chain import SimulatedChain
 from simulations.world.checkers import Views
@@ -18,7 +20,7 @@ from simulations.world.host import Host
 from simulations.world.ledgers import Ledgers
 from simulations.world.plan import Plan, Trade
 from simulations.world.run import Stage
-from wire.canon import pack
+from wire.canon import pack, unpack
 from wire.effects import Save
 from wire.errors import InvariantBroken
 from wire.keys import SecretKey
@@ -68,6 +70,45 @@ def test_paying_a_unit_twice_is_seen() -> None:
     with pytest.raises(InvariantBroken) as broken:
         ledgers.row(HOST, lock(2))
     assert broken.value.code == "paid-twice"
+
+
+def batched(ledgers: Ledgers, *, amount_msat: int = 4_000) -> HeldBatch:
+    """Two units of a deal at 2,000 msat, put under one key named ``unit``, as a buyer keeps them."""
+    deal = Deal(
+        deal=b"\x05" * 32,
+        role=Role.BUYER,
+        other=HOST.key.public,
+        article="foobar",
+        free=False,
+        price_msat=2_000,
+        quantity=2,
+        epoch=1,
+        channel=b"\x01" * 32,
+        agreed_us=1,
+    )
+    ledgers.row(HOST, Save(table=DEAL_TABLE, key=deal.deal, value=pack(deal)))
+    units = tuple(SealedKey(unit=unit_key(deal.deal, number), seal=bytes(32)) for number in range(2))
+    body = BatchBody(channel=b"\x01" * 32, lock=hashlib.sha256(b"k" * 32).digest(), amount_msat=amount_msat, units=units)
+    return HeldBatch(role=Role.BUYER, other=HOST.key.public, body=body, signature=bytes(64))
+
+
+@pytest.mark.parametrize("paid_first", [True, False])
+def test_paying_a_unit_alone_and_in_a_batch_is_seen(paid_first: bool) -> None:
+    ledgers = Ledgers(lambda _: True)
+    batch = Save(table=BATCH_TABLE, key=b"unit", value=pack(batched(ledgers)))
+    for row in (lock(1, b"k" * 32), batch) if paid_first else (batch, lock(1, b"k" * 32)):
+        ledgers.row(HOST, row)
+    alone = dataclasses.replace(unpack(PastLock, lock(2).value or b""), ref=unit_key(b"\x05" * 32, 1))
+    with pytest.raises(InvariantBroken) as broken:
+        ledgers.row(HOST, Save(table=LOCK_TABLE, key=b"other", value=pack(alone)))
+    assert broken.value.code == "paid-twice"
+
+
+def test_a_batch_that_costs_something_else_than_its_units_is_seen() -> None:
+    ledgers = Ledgers(lambda _: True)
+    with pytest.raises(InvariantBroken) as broken:
+        ledgers.row(HOST, Save(table=BATCH_TABLE, key=b"unit", value=pack(batched(ledgers, amount_msat=4_001))))
+    assert broken.value.code == "price"
 
 
 def test_a_key_that_opens_nothing_is_seen() -> None:
