@@ -23,7 +23,7 @@ from escrow.core.opening import AnyChannel
 from escrow.core.ruling import complete_ruling, is_ruling
 from escrow.core.seller import SellerChannel
 from escrow.core.state import Raw
-from peer.core.bundle import Bundle, ChannelPart
+from peer.core.bundle import Bundle, ChannelPart, seal_lies
 from peer.core.court import COURT, Appeal, Code, Heard, Ruling, Statement, Summons, clip
 from peer.core.events import AppealAsked, Notice, Post, Reply
 from peer.core.letters import Lane, address
@@ -174,7 +174,7 @@ class Appeals:
             opened_signature=channel.row.opened_signature,
             funding=channel.row.funding or b"",
         )
-        bundles = _best(self._evidence(name))
+        bundles = best(self._evidence(name))
         letter = Appeal(channel=part, to_seller_sat=row.to_seller_sat, statement=row.statement, bundles=bundles)
         return [Post(peer=peer_id_of(terms.arbiter or b""), letter=address(Lane.COURT, COURT.pack(letter)))]
 
@@ -313,9 +313,9 @@ def _own_books_sat(channel: Channel) -> int:
     return channel.row.revealed_msat // MSAT_PER_SAT
 
 
-def _best(bundles: list[Bundle]) -> tuple[Bundle, ...]:
-    """The evidence that goes with an appeal: the highest balances, and as many as a letter holds."""
-    ranked = sorted(bundles, key=lambda one: -(one.payment.paid_sat if one.payment else 0))
+def best(bundles: list[Bundle]) -> tuple[Bundle, ...]:
+    """The evidence that goes with an appeal: the highest balances, of one batch what was bad first, as many as a letter holds."""
+    ranked = sorted(bundles, key=lambda one: (-(one.payment.paid_sat if one.payment else 0), not _is_bad(one)))
     chosen: list[Bundle] = []
     room = EVIDENCE_MAX_BYTES
     for one in ranked:
@@ -324,3 +324,8 @@ def _best(bundles: list[Bundle]) -> tuple[Bundle, ...]:
             break
         chosen.append(one)
     return tuple(chosen)
+
+
+def _is_bad(bundle: Bundle) -> bool:
+    """Whether evidence of ours speaks against the seller: we keep the ciphertexts of bad results only."""
+    return bundle.cipher is not None or seal_lies(bundle)

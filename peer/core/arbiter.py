@@ -26,7 +26,7 @@ from escrow.core.events import OutpointSeen, TipSeen, Unwatch, Watch
 from escrow.core.ruling import BadRuling, divide, ruling_fee_sat, sign_ruling
 from escrow.core.spends import SpendKind, classify
 from escrow.core.transaction import BadTransaction, parse, read_outpoint
-from peer.core.bundle import Bundle, ChannelPart, NotProven, contract_of_part
+from peer.core.bundle import Bundle, ChannelPart, NotProven, contract_of_part, seal_lies
 from peer.core.court import COURT, Appeal, Code, CourtLetter, Heard, Ruling, Statement, Summons, check_appeal, clip, proven_sat
 from peer.core.events import Notice, Post, Reply, RuleAsked
 from peer.core.letters import Lane, address
@@ -347,8 +347,8 @@ class Court:
         if case.buyer is not None and case.buyer.to_seller_sat == asked:
             return asked, "both parties ask for the same"
         buyers = () if case.buyer is None else case.buyer.bundles
-        if any(one.cipher is not None for one in buyers):
-            return None  # the buyer shows a result; whether it is bad, and what follows, is for somebody to judge
+        if any(one.cipher is not None or seal_lies(one) for one in buyers):
+            return None  # the buyer shows a result or a batch; whether it is bad, and what follows, is for somebody to judge
         if 0 < asked <= proven_sat(case.seller.bundles):
             return asked, "the buyer signed this balance, and the key it was locked to is here"
         return None

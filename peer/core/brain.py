@@ -420,9 +420,7 @@ class Brain:
         return [*self.buying.decrypted(event, now), *self.justice.decrypted(event.unit, now)]
 
     def _revealed(self, effect: channel.Revealed, now: Instant) -> list[Any]:
-        effects = self.buying.revealed(effect.ref, effect.key, now)
-        self.justice.revealed(effect)
-        return effects
+        return [*self.buying.revealed(effect.ref, effect.key, now), *self.justice.revealed(effect)]
 
     def _reveal(self, effect: node.RevealWanted, now: Instant) -> list[Any]:
         effects = self.purse.reveal(effect, now)

@@ -1,7 +1,8 @@
 """Evidence of one unit, in one canonical file that anybody verifies without a node: who agreed, who signed, what was delivered.
 
 A *bundle* holds the Match that both signed, the channel that both signed (none in a free book), the seller's offer, the buyer's
-payment, the key, and, when there are, the line of the log that both signed and the ciphertext. Everything in it is signed by
+payment, the key, and, when there are, the batch that the unit was paid in, the line of the log that both signed and the
+ciphertext. Everything in it is signed by
 somebody or is a digest of something signed, so a bundle needs no signature of its own, and nobody can make one alone.
 
 ``check`` walks it in a fixed order and returns what it has found, one sentence a step; what is wrong first ends the walk
@@ -19,8 +20,18 @@ from escrow.core.messages import Der, opened_digest
 from escrow.core.spends import OverCapacity, is_signed
 from escrow.core.transaction import read_outpoint
 from orderbook.core.messages import SignedMatch, book_id, open_signed_match
+from peer.core.batches import BATCH_PURPOSE, sealed
+from peer.core.deal import unit_key
 from peer.core.keys import lock_of
-from peer.core.letters import OFFER_PURPOSE, RECEIPT_BUYER, RECEIPT_PURPOSE, RECEIPT_SELLER, OfferBody, ReceiptBody
+from peer.core.letters import (
+    OFFER_PURPOSE,
+    RECEIPT_BUYER,
+    RECEIPT_PURPOSE,
+    RECEIPT_SELLER,
+    BatchBody,
+    OfferBody,
+    ReceiptBody,
+)
 from peer.core.match import match_id
 from peer.core.terms import FREE, NO_CHAIN, Terms, terms_hash
 from wire.account import account_of
@@ -52,10 +63,22 @@ class ChannelPart:
 
 @record
 class PaymentPart:
-    """The buyer's signature of a balance of ``paid_sat``, locked to the key of this unit. Parts of a satoshi are never signed."""
+    """The buyer's signature of a balance of ``paid_sat``, locked to the key of this unit, or of the batch that it was paid in.
+
+    Parts of a satoshi are never signed.
+    """
 
     paid_sat: U63
     signature: Der
+
+
+@record
+class BatchPart:
+    """The batch that the unit was paid in, as its seller signed it, and the one key that gives the keys of all its units."""
+
+    body: BatchBody
+    signature: Signature64
+    key: Hash32
 
 
 @record
@@ -80,6 +103,7 @@ class Bundle:
     key: Hash32
     channel: ChannelPart | None
     payment: PaymentPart | None
+    batch: BatchPart | None
     receipt: ReceiptPart | None
     cipher: Annotated[bytes, Size(0, EVIDENCE_CIPHER_MAX_BYTES)] | None
 
@@ -141,23 +165,25 @@ def contract_of_part(network: Network, part: ChannelPart) -> Contract:
 def check(bundle: Bundle) -> tuple[Finding, ...]:
     """What the bundle shows, step by step. Raises ``NotProven`` at the first step that does not hold."""
     network = network_of(bundle)
-    findings = [_check_match(bundle, network), _check_book(bundle, network), _check_offer(bundle, network), _check_key(bundle)]
-    findings += _check_money(bundle, network)
+    findings = [_check_match(bundle, network), _check_book(bundle, network), _check_offer(bundle, network)]
+    if bundle.batch is not None:
+        findings.append(_check_batch(bundle, bundle.batch, network))
+    findings += [_check_key(bundle), *_check_money(bundle, network)]
     if bundle.receipt is not None:
         findings.append(_check_receipt(bundle, bundle.receipt, network))
     if bundle.cipher is not None:
-        good = opens(bundle.offer, bundle.key, bundle.cipher)
-        findings.append(
-            Finding(step="content", sentence="the key opens the ciphertext to the result that was offered")
-            if good
-            else Finding(step="bad-result", sentence="the key does NOT open the ciphertext to what the seller signed for")
-        )
+        findings.append(_check_content(bundle, bundle.cipher))
     return tuple(findings)
 
 
+def seal_lies(bundle: Bundle) -> bool:
+    """Whether the batch of a checked bundle gives another key than the one that the offer was locked to."""
+    return bundle.batch is not None and lock_of(bundle.key) != bundle.offer.lock
+
+
 def proves_bad_result(bundle: Bundle) -> bool:
-    """Whether a checked bundle holds a ciphertext that the key does not open to what was offered."""
-    return bundle.cipher is not None and not opens(bundle.offer, bundle.key, bundle.cipher)
+    """Whether a checked bundle shows that the key which was paid for is none, or does not open the ciphertext as promised."""
+    return seal_lies(bundle) or (bundle.cipher is not None and not opens(bundle.offer, bundle.key, bundle.cipher))
 
 
 def _check_match(bundle: Bundle, network: Network) -> Finding:
@@ -204,14 +230,47 @@ def _check_offer(bundle: Bundle, network: Network) -> Finding:
     return Finding(step="offer", sentence=sentence)
 
 
+def _check_batch(bundle: Bundle, batch: BatchPart, network: Network) -> Finding:
+    body = batch.body
+    if bundle.channel is None or body.channel != channel_id(network.name, bundle.channel.terms):
+        raise NotProven("wrong-batch", "the batch was not to be paid through the channel that is shown")
+    if not verify(bundle.match.seller, id_of(network.name, BATCH_PURPOSE, pack(body)), batch.signature):
+        raise NotProven("wrong-batch", "the seller did not sign this batch")
+    seals = {one.unit: one.seal for one in body.units}
+    name = unit_key(bundle.offer.deal, bundle.offer.unit)
+    if name not in seals or len(seals) != len(body.units):
+        raise NotProven("wrong-batch", "the batch does not name this unit, or names one twice")
+    if lock_of(batch.key) != body.lock:
+        raise NotProven("wrong-key", "the key of the batch does not open its lock")
+    if sealed(network, batch.key, name, seals[name]) != bundle.key:
+        raise NotProven("wrong-key", "the batch gives another key for this unit than the one that is shown")
+    sentence = (
+        f"the seller signed one key for {len(seals)} results that cost {body.amount_msat} msat together; it gives this one's"
+    )
+    return Finding(step="batch", sentence=sentence)
+
+
 def _check_key(bundle: Bundle) -> Finding:
+    if seal_lies(bundle):
+        sentence = "the key that the batch gives for this unit does NOT open the lock of the offer"
+        return Finding(step="bad-batch", sentence=sentence)
     if lock_of(bundle.key) != bundle.offer.lock:
         raise NotProven("wrong-key", "the key does not open the lock of the offer")
     return Finding(step="key", sentence="the key opens the lock of the offer")
 
 
+def _check_content(bundle: Bundle, cipher: bytes) -> Finding:
+    if seal_lies(bundle):
+        if content_of(cipher) != bundle.offer.cipher:
+            raise NotProven("other-ciphertext", "these bytes are not the ciphertext that was offered")
+        return Finding(step="content", sentence="the ciphertext is the one that was offered; nothing that is shown opens it")
+    if opens(bundle.offer, bundle.key, cipher):
+        return Finding(step="content", sentence="the key opens the ciphertext to the result that was offered")
+    return Finding(step="bad-result", sentence="the key does NOT open the ciphertext to what the seller signed for")
+
+
 def _check_money(bundle: Bundle, network: Network) -> list[Finding]:
-    contract, channel, payment = contract_in(bundle), bundle.channel, bundle.payment
+    contract, channel, payment, batch = contract_in(bundle), bundle.channel, bundle.payment, bundle.batch
     if contract is None or channel is None or payment is None:
         if bundle.offer.price_msat:
             raise NotProven("not-paid", "a price was agreed, but no payment is shown")
@@ -224,20 +283,23 @@ def _check_money(bundle: Bundle, network: Network) -> list[Finding]:
         raise NotProven("wrong-open", "the buyer did not sign the terms of this channel")
     if not verify(terms.seller, opened_digest(network.name, name), channel.opened_signature):
         raise NotProven("wrong-opened", "the seller did not sign the terms of this channel")
-    balance_msat = payment.paid_sat * MSAT_PER_SAT
+    lock, price_msat = bundle.offer.lock, bundle.offer.price_msat
+    if batch is not None:
+        lock, price_msat = batch.body.lock, max(price_msat, batch.body.amount_msat)
     try:
-        paid = is_signed(contract, read_outpoint(channel.funding), balance_msat, bundle.offer.lock, payment.signature)
+        paid = is_signed(contract, read_outpoint(channel.funding), payment.paid_sat * MSAT_PER_SAT, lock, payment.signature)
     except OverCapacity as error:
         raise NotProven("not-paid", error.sentence) from None
     if not paid:
         raise NotProven("not-paid", "the buyer did not sign this balance, locked to this key")
-    if payment.paid_sat < bundle.offer.price_msat // MSAT_PER_SAT:
-        raise NotProven("underpaid", "the balance that the buyer signed is less than the price of this unit")
+    what = "unit" if batch is None else "batch"
+    if payment.paid_sat < price_msat // MSAT_PER_SAT:
+        raise NotProven("underpaid", f"the balance that the buyer signed is less than the price of this {what}")
     return [
         Finding(step="channel", sentence=f"both signed the channel {name.hex()} of {terms.capacity_sat} sat"),
         Finding(
             step="payment",
-            sentence=f"the buyer signed a balance of {payment.paid_sat} sat, locked to this key",
+            sentence=f"the buyer signed a balance of {payment.paid_sat} sat, locked to the key of this {what}",
         ),
     ]
 

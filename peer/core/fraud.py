@@ -1,16 +1,21 @@
 """Proofs of fraud: what a seller has signed and cannot have meant, in one message that anybody can check.
 
-Two kinds, and no third. *Bad result*: the seller signed that a key opens a ciphertext to a certain result, and it does not; the
-key is in the proof, the ciphertext too. *Two offers*: the seller signed two offers for one unit with different results. Each
-unit is offered once and its offer is stored before it is said, so no accident of an honest node makes either.
+Three kinds, and no fourth. *Bad result*: the seller signed that a key opens a ciphertext to a certain result, and it does not;
+the key is in the proof, the ciphertext too. *Two offers*: the seller signed two offers for one unit with different results. *Bad
+batch*: the seller signed that one key gives the keys of several units, and it gives another than an offer of his is locked to.
+Each unit is offered once, its offer is stored before it is said, and a batch is made of the keys that are stored with the
+offers, so no accident of an honest node makes any of them.
 
 Nothing about being late, silent or wrong in taste is here: that is nobody's proof.
 """
 
 from typing import Annotated, Final
 
-from peer.core.bundle import Bundle, NotProven, opens
-from peer.core.letters import OFFER_PURPOSE, OfferBody
+from peer.core.batches import BATCH_PURPOSE, sealed
+from peer.core.bundle import Bundle, NotProven, opens, seal_lies
+from peer.core.deal import unit_key
+from peer.core.keys import lock_of
+from peer.core.letters import OFFER_PURPOSE, BatchBody, OfferBody
 from wire.account import account_of
 from wire.canon import Choice, EncodingError, Hash32, Public33, Signature64, Size, pack, record
 from wire.envelope import id_of
@@ -43,9 +48,21 @@ class TwoOffers:
     second_signature: Signature64
 
 
-FRAUD: Final = Choice("fraud", {1: BadResult, 2: TwoOffers})
+@record
+class BadBatch:
+    """The key of a batch does not give the key that an offer of one of its units is locked to."""
 
-Fraud = BadResult | TwoOffers
+    seller: Public33
+    offer: OfferBody
+    signature: Signature64
+    batch: BatchBody
+    batch_signature: Signature64
+    key: Hash32
+
+
+FRAUD: Final = Choice("fraud", {1: BadResult, 2: TwoOffers, 3: BadBatch})
+
+Fraud = BadResult | TwoOffers | BadBatch
 
 
 def fraud_id(network: Network, raw: bytes) -> bytes:
@@ -79,7 +96,23 @@ def check_fraud(network: Network, raw: bytes) -> Fraud:
                 raise NotProven("no-conflict", "these offers are for two units, or promise the same result")
             _signed(network, proof.seller, one, proof.first_signature)
             _signed(network, proof.seller, other, proof.second_signature)
+        case BadBatch():
+            _signed(network, proof.seller, proof.offer, proof.signature)
+            _check_seal(network, proof)
     return proof
+
+
+def _check_seal(network: Network, proof: BadBatch) -> None:
+    body, name = proof.batch, unit_key(proof.offer.deal, proof.offer.unit)
+    if not verify(proof.seller, id_of(network.name, BATCH_PURPOSE, pack(body)), proof.batch_signature):
+        raise NotProven("wrong-batch", "the accused did not sign this batch")
+    seals = [one.seal for one in body.units if one.unit == name]
+    if len(seals) != 1:
+        raise NotProven("wrong-batch", "the batch does not name this unit, or names it twice")
+    if lock_of(proof.key) != body.lock:
+        raise NotProven("wrong-key", "the key does not open the lock of the batch")
+    if lock_of(sealed(network, proof.key, name, seals[0])) == proof.offer.lock:
+        raise NotProven("good-batch", "the batch gives the key that the offer is locked to")
 
 
 def bad_result(bundle: Bundle) -> BadResult | None:
@@ -97,6 +130,20 @@ def bad_result(bundle: Bundle) -> BadResult | None:
         signature=bundle.offer_signature,
         key=bundle.key,
         cipher=bundle.cipher,
+    )
+
+
+def bad_batch(bundle: Bundle) -> BadBatch | None:
+    """The proof in a bundle whose batch gives another key than was offered; None when it gives the right one, or is none."""
+    if bundle.batch is None or not seal_lies(bundle):
+        return None
+    return BadBatch(
+        seller=bundle.match.seller,
+        offer=bundle.offer,
+        signature=bundle.offer_signature,
+        batch=bundle.batch.body,
+        batch_signature=bundle.batch.signature,
+        key=bundle.batch.key,
     )
 
 
@@ -121,3 +168,5 @@ def words(proof: Fraud) -> str:
             return f"{account_of(proof.seller)} signed for a result that his key does not open"
         case TwoOffers():
             return f"{account_of(proof.seller)} signed two different results of one unit"
+        case BadBatch():
+            return f"{account_of(proof.seller)} signed for a batch whose key does not give what he offered"

@@ -75,12 +75,14 @@ class Justice:
         return [] if held is None else self.logbook.paid_through(held.row.terms)
 
     # --- trades -------------------------------------------------------------------------------------------------------
-    def revealed(self, effect: Revealed) -> None:
-        """Buyer: a key that was paid for is here, and with it the evidence of the unit."""
+    def revealed(self, effect: Revealed) -> list[Any]:
+        """Buyer: a key that was paid for is here, and with it the evidence of the unit, or of all units of the batch."""
         held = self._channels().get(effect.channel)
-        if held is not None and effect.signature:
-            payment = PaymentPart(paid_sat=effect.paid_msat // MSAT_PER_SAT, signature=effect.signature)
-            self.logbook.paid(effect.ref, held.row, payment)
+        if held is None or not effect.signature:
+            return []
+        payment = PaymentPart(paid_sat=effect.paid_msat // MSAT_PER_SAT, signature=effect.signature)
+        proofs = self.logbook.paid(effect.ref, effect.key, held.row, payment)
+        return [told for proof in proofs for told in self.proofs.publish(proof)]
 
     def gave(self, effect: RevealWanted) -> None:
         """Seller: the key was given for a payment that is locked to it."""
@@ -88,7 +90,7 @@ class Justice:
         last = None if held is None else held.row.last
         if held is not None and last is not None and last.ref == effect.unit and last.key is not None:
             payment = PaymentPart(paid_sat=last.paid_msat // MSAT_PER_SAT, signature=last.signature)
-            self.logbook.paid(effect.unit, held.row, payment)
+            self.logbook.paid(effect.unit, effect.key, held.row, payment)
 
     def decrypted(self, unit: bytes, now: Instant) -> list[Any]:
         """Buyer: the result is open: a line for the log, or a ciphertext to be shown."""

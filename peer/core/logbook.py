@@ -19,10 +19,11 @@ from typing import Annotated, Any, Final
 from escrow.core.contract import Terms as ChannelTerms
 from escrow.core.state import ChannelRow
 from orderbook.core.messages import SignedMatch
-from peer.core.bundle import Bundle, ChannelPart, PaymentPart, ReceiptPart, receipt_digest, receipt_id
+from peer.core.batches import sealed
+from peer.core.bundle import BatchPart, Bundle, ChannelPart, PaymentPart, ReceiptPart, receipt_digest, receipt_id
 from peer.core.deal import Deal, Phase, Unit, unit_key
 from peer.core.events import Recall
-from peer.core.fraud import Fraud, bad_result, two_offers
+from peer.core.fraud import Fraud, bad_batch, bad_result, two_offers
 from peer.core.ledger import Ledger, say
 from peer.core.letters import OFFER_PURPOSE, Countersigned, Offer, OfferBody, Receipt, ReceiptBody
 from peer.core.terms import Terms
@@ -79,17 +80,24 @@ class Logbook:
         self._agreements[deal] = agreement
         self._dirty[MATCH_TABLE, deal] = pack(agreement)
 
-    def paid(self, key: bytes, channel: ChannelRow, payment: PaymentPart) -> None:
-        """The key of this unit was paid for: keep what proves it."""
+    def paid(self, ref: bytes, key: bytes, channel: ChannelRow, payment: PaymentPart) -> list[Fraud]:
+        """``key``, of the unit or the batch named ``ref``, was paid for: keep what proves it. Returns proofs that it is none."""
         if channel.opened_signature is None or channel.funding is None:
-            return
+            return []
         part = ChannelPart(
             terms=channel.terms,
             open_signature=channel.open_signature,
             opened_signature=channel.opened_signature,
             funding=channel.funding,
         )
-        self._begin(key, part, payment)
+        held = self._buying.batches.get(ref) or self._selling.batches.get(ref)
+        if held is None:
+            self._begin(ref, part, payment)
+            return []
+        batch = BatchPart(body=held.body, signature=held.signature, key=key)
+        found = [self._begin(one.unit, part, payment, batch) for one in held.body.units]
+        proofs = [bad_batch(one) for one in found if one is not None]
+        return [one for one in proofs if one is not None]
 
     def taken(self, key: bytes, now: Instant) -> list[Any]:
         """Buyer: the result is here and as promised. Write the next line and send it."""
@@ -196,7 +204,9 @@ class Logbook:
         raise Ignore("unknown-receipt", "a signature under a line that we do not have")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
-    def _begin(self, key: bytes, channel: ChannelPart | None, payment: PaymentPart | None) -> Bundle | None:
+    def _begin(
+        self, key: bytes, channel: ChannelPart | None, payment: PaymentPart | None, batch: BatchPart | None = None
+    ) -> Bundle | None:
         """The first bundle of a unit; None when something that it needs is not here."""
         ledger = self._buying if key in self._buying.units else self._selling
         unit, agreement = ledger.units.get(key), self._agreements.get(key[:32])
@@ -204,7 +214,8 @@ class Logbook:
             return self.bundles.get(key)
         deal = ledger.deal_of(key)
         offer = offer_of(deal, unit)
-        if offer is None or unit.key is None or deal.free != (channel is None):
+        secret = self._key_of(key, unit, batch)
+        if offer is None or secret is None or deal.free != (channel is None):
             return None
         # The seller does not keep his signature: it is the same every time.
         digest = id_of(self._network.name, OFFER_PURPOSE, pack(offer))
@@ -217,14 +228,21 @@ class Logbook:
             match=agreement.signed,
             offer=offer,
             offer_signature=signature,
-            key=unit.key,
+            key=secret,
             channel=channel,
             payment=payment,
+            batch=batch,
             receipt=None,
             cipher=None,
         )
         self._keep(key, bundle)
         return bundle
+
+    def _key_of(self, key: bytes, unit: Unit, batch: BatchPart | None) -> bytes | None:
+        """The key of a unit; of one that a batch was to open and does not, what the batch gives instead."""
+        if unit.key is not None or batch is None or unit.phase is not Phase.RESULT_DISPUTED:
+            return unit.key
+        return next(sealed(self._network, batch.key, key, one.seal) for one in batch.body.units if one.unit == key)
 
     def _keep(self, key: bytes, bundle: Bundle) -> None:
         self.bundles[key] = bundle

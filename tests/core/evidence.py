@@ -9,7 +9,10 @@ from escrow.core.messages import opened_digest
 from escrow.core.spends import sign_state
 from escrow.core.transaction import outpoint_bytes
 from orderbook.core.messages import Match, Side, SignedMatch, book_id, sign_match
+from peer.core.batches import BATCH_PURPOSE
+from peer.core.batches import sealed as hidden
 from peer.core.bundle import (
+    BatchPart,
     Bundle,
     ChannelPart,
     PaymentPart,
@@ -18,8 +21,9 @@ from peer.core.bundle import (
     receipt_digest,
     receipt_id,
 )
+from peer.core.deal import unit_key
 from peer.core.keys import lock_of
-from peer.core.letters import OFFER_PURPOSE, OfferBody, ReceiptBody
+from peer.core.letters import OFFER_PURPOSE, BatchBody, OfferBody, ReceiptBody, SealedKey
 from peer.core.match import match_id
 from peer.core.terms import NO_CHAIN, Terms, escrow_terms, free_terms, terms_hash
 from wire.canon import pack
@@ -32,7 +36,7 @@ from wire.ports import OutPoint
 BUYER, SELLER, ARBITER, STRANGER = (SecretKey(bytes([number]) * 32) for number in (1, 2, 3, 4))
 ARTICLE, PRICE_MSAT, INSTANCE = "net.bitwrk/rays/1", 2_600_000, b"\x07" * 32
 RESULT = b"the picture of a sphere " * 40
-KEY = b"\x5a" * 32
+KEY, BATCH_KEY = b"\x5a" * 32, b"\x4b" * 32
 FUNDING = OutPoint(b"\xfe" * 32, 1)
 
 
@@ -100,6 +104,16 @@ def paid_part(contract: Contract, paid_msat: int, lock: bytes, funding: OutPoint
     return PaymentPart(paid_sat=paid_msat // 1_000, signature=sign_state(contract, coop, funding, paid_msat, lock))
 
 
+def batch_part(
+    channel: bytes, keys: dict[bytes, bytes], *, amount_msat: int | None = None, signer: SecretKey = SELLER
+) -> BatchPart:
+    """The batch that gives these keys, by the names of their units."""
+    seals = tuple(SealedKey(unit=unit, seal=hidden(REGTEST, BATCH_KEY, unit, key)) for unit, key in keys.items())
+    total_msat = len(keys) * PRICE_MSAT if amount_msat is None else amount_msat
+    body = BatchBody(channel=channel, lock=lock_of(BATCH_KEY), amount_msat=total_msat, units=seals)
+    return BatchPart(body=body, signature=sealed(body, BATCH_PURPOSE, signer), key=BATCH_KEY)
+
+
 def log_line(offer: OfferBody, number: int, previous: bytes, *, both: bool = True) -> ReceiptPart:
     body = ReceiptBody(
         deal=offer.deal,
@@ -131,8 +145,13 @@ def a_bundle(
     previous: bytes | None = None,
     funding: OutPoint = FUNDING,
     channel: ChannelTerms | None = None,
+    together: int = 0,
+    given: bytes | None = None,
 ) -> Bundle:
-    """The evidence of one unit. ``promised`` is what the seller signs for, when it is not what he encrypts."""
+    """The evidence of one unit. ``promised`` is what the seller signs for, when it is not what he encrypts.
+
+    ``together``: paid in a batch with so many units in all, which gives ``given`` as this one's key when that is not its key.
+    """
     terms = free_terms() if free else dataclasses.replace(escrow_terms(REGTEST), arbiter=arbiter)
     signed = a_match(free=free, terms=terms)
     key = bytes([unit + 1]) * 32
@@ -146,10 +165,15 @@ def a_bundle(
         lock=lock_of(key),
         price_msat=signed.match.price_msat,
     )
-    part, payment = None, None
+    part, payment, batch = None, None, None
     if not free:
         part, contract = channel_part(channel or channel_terms(arbiter=arbiter), funding)
         payment = paid_part(contract, (unit + 1) * PRICE_MSAT, offer.lock, funding)
+    if part is not None and together:
+        named = {unit_key(offer.deal, one): bytes([one + 1]) * 32 for one in range(together)}
+        key = given or key
+        batch = batch_part(channel_id(REGTEST.name, part.terms), {**named, unit_key(offer.deal, unit): key})
+        payment = paid_part(contract, together * PRICE_MSAT, batch.body.lock, funding)
     return Bundle(
         article=ARTICLE,
         terms=terms,
@@ -159,6 +183,7 @@ def a_bundle(
         key=key,
         channel=part,
         payment=payment,
+        batch=batch,
         receipt=None if number is None else log_line(offer, number, previous or offer.deal),
         cipher=cipher if ciphertext else None,
     )

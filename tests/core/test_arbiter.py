@@ -14,7 +14,7 @@ from escrow.core.ruling import complete_ruling, sign_ruling
 from escrow.core.state import ChannelRow, Commitment
 from escrow.core.state import Role as ChannelRole
 from escrow.core.transaction import parse, read_outpoint
-from peer.core.appeals import APPEAL_STEPS, APPEAL_TABLE, AppealPhase, Appeals, AppealStep
+from peer.core.appeals import APPEAL_STEPS, APPEAL_TABLE, AppealPhase, Appeals, AppealStep, best
 from peer.core.arbiter import CASE_STEPS, CASE_TABLE, CasePhase, CaseStep, Court
 from peer.core.bundle import Bundle, ChannelPart
 from peer.core.court import COURT, Appeal, Heard, Ruling, Summons, clip, proven_sat
@@ -35,7 +35,7 @@ from tests.core.evidence import (
 from wire.canon import pack
 from wire.errors import Ignore, Misbehaved
 from wire.keys import SecretKey
-from wire.limits import APPEALS_AT_ONCE_MAX, APPEALS_MAX, CASES_MAX, STATEMENT_MAX_BYTES
+from wire.limits import APPEAL_BUNDLES_MAX, APPEALS_AT_ONCE_MAX, APPEALS_MAX, CASES_MAX, STATEMENT_MAX_BYTES
 from wire.moments import SECOND, Instant
 from wire.network import REGTEST
 from wire.ports import OutInfo, TxInfo
@@ -48,6 +48,7 @@ RULING, MARGIN = TERMS.ruling_height, REGTEST.margin_blocks
 NOW = Instant(1_000 * SECOND)
 FEE = fee_sat(RULING_VBYTES, 1_000)
 EVIDENCE = a_bundle(arbiter=ARBITER.public)
+BAD_BATCH = a_bundle(arbiter=ARBITER.public, together=3, given=b"\x77" * 32, number=None)
 
 
 def tip(height: int) -> TipSeen:
@@ -339,8 +340,19 @@ AUTOMATIC = [
     ("more than the buyer signed", 0, EARNED_SAT + 1, [EVIDENCE], None),
     ("no evidence", 0, EARNED_SAT, [], None),
     ("a bad result", None, EARNED_SAT, [a_bundle(arbiter=ARBITER.public, promised=b"else", ciphertext=True)], None),
+    ("a bad batch", None, EARNED_SAT, [BAD_BATCH], None),
     ("the seller is silent", 0, None, [], None),
 ]
+
+
+def test_of_one_batch_the_bad_goes_with_an_appeal_first() -> None:
+    """All units of a batch have one balance, and a letter has room for half of them."""
+    batch = [a_bundle(one, arbiter=ARBITER.public, together=16, number=None) for one in range(15)]
+    bad = a_bundle(15, arbiter=ARBITER.public, together=16, given=b"\x77" * 32, number=None)
+    chosen = best([*batch, bad, EVIDENCE])
+    assert chosen[0] == bad
+    assert len(chosen) == APPEAL_BUNDLES_MAX
+    assert EVIDENCE not in chosen
 
 
 @pytest.mark.parametrize(("name", "buyer", "seller", "evidence", "given"), AUTOMATIC, ids=[one[0] for one in AUTOMATIC])
@@ -369,9 +381,14 @@ def test_only_signatures_rule_by_themselves(
         assert (None if ruling is None else ruling.to_seller_sat) == (given if automatic else None)
 
 
-def test_a_result_that_the_buyer_shows_is_for_somebody_to_judge() -> None:
+@pytest.mark.parametrize(
+    "shown",
+    [a_bundle(arbiter=ARBITER.public, promised=b"else", ciphertext=True), BAD_BATCH],
+    ids=["a bad result", "a bad batch"],
+)
+def test_a_result_or_batch_that_the_buyer_shows_is_for_somebody_to_judge(shown: Bundle) -> None:
     world = World(automatic=True)
-    world.buyer.evidence = [a_bundle(arbiter=ARBITER.public, promised=b"else", ciphertext=True)]
+    world.buyer.evidence = [shown]
     opened(world, world.buyer, 0)
     world.height(RULING + MARGIN)
     assert world.court.cases[NAME].ruling is None

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.core.bundle import Bundle, NotProven, check, check_log, proves_bad_result
+from escrow.core.contract import channel_id
+from peer.core.batches import BATCH_PURPOSE
+from peer.core.bundle import Bundle, NotProven, check, check_log, proves_bad_result, seal_lies
+from peer.core.deal import unit_key
 from peer.core.letters import OFFER_PURPOSE
 from tests.core.evidence import (
     ARBITER,
@@ -19,6 +22,7 @@ from tests.core.evidence import (
     a_bundle,
     a_log,
     a_match,
+    batch_part,
     channel_part,
     channel_terms,
     log_line,
@@ -34,7 +38,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "no receipt": {"number": None},
     "with its ciphertext": {"ciphertext": True},
     "a bad result": {"ciphertext": True, "promised": b"something else"},
+    "in a batch": {"together": 3},
+    "in a batch, with its ciphertext": {"together": 16, "ciphertext": True},
+    "in a batch, a bad result": {"together": 2, "ciphertext": True, "promised": b"something else"},
+    "a bad batch": {"together": 3, "given": b"\x77" * 32, "number": None},
+    "a bad batch, with its ciphertext": {"together": 3, "given": b"\x77" * 32, "ciphertext": True},
 }
+BAD_BATCHES = {"a bad batch", "a bad batch, with its ciphertext"}
 
 
 @functools.cache
@@ -46,10 +56,15 @@ def form(name: str) -> Bundle:
 def test_every_true_bundle_verifies_after_a_trip_through_a_file(name: str) -> None:
     bundle = Bundle.read(pack(form(name)))
     steps = [one.step for one in check(bundle)]
-    assert steps[:4] == ["match", "book", "offer", "key"]
+    assert steps[:3] == ["match", "book", "offer"]
+    assert steps[3] == ("batch" if "batch" in name else "key")
+    assert ("key" in steps, "bad-batch" in steps) == (name not in BAD_BATCHES, name in BAD_BATCHES)
     assert ("payment" in steps) == ("free" not in name)
-    assert ("receipt" in steps) == (name != "no receipt")
-    assert proves_bad_result(bundle) == (name == "a bad result") == ("bad-result" in steps)
+    assert ("receipt" in steps) == (name not in ("no receipt", "a bad batch"))
+    assert ("bad-result" in steps) == ("a bad result" in name)
+    assert ("content" in steps) == ("its ciphertext" in name)
+    assert seal_lies(bundle) == (name in BAD_BATCHES)
+    assert proves_bad_result(bundle) == ("a bad" in name)
 
 
 @given(st.sampled_from(sorted(FORMS)), st.data())
@@ -94,7 +109,35 @@ def in_channel(bundle: Bundle, *, paid_msat: int = 2_600_000, lock: bytes | None
     return dataclasses.replace(bundle, channel=part, payment=payment)
 
 
+def in_batch(keys: dict[bytes, bytes], *, channel: bytes | None = None, paid_msat: int = 5_200_000, **changes: Any) -> Bundle:
+    """A good unit, with a batch of these keys and a payment for it."""
+    part, contract = channel_part(channel_terms())
+    batch = batch_part(channel or channel_id("regtest", part.terms), keys, **changes)
+    payment = paid_part(contract, paid_msat, batch.body.lock)
+    return dataclasses.replace(PAID, channel=part, payment=payment, batch=batch)
+
+
 PAID = form("paid")
+BATCHED = form("in a batch")
+BAD_BATCH = form("a bad batch, with its ciphertext")
+NAME, OTHER = unit_key(PAID.offer.deal, 0), unit_key(PAID.offer.deal, 1)
+GOOD = {NAME: PAID.key, OTHER: b"\x02" * 32}
+
+
+def bent_batch(**changes: Any) -> Bundle:
+    assert BATCHED.batch is not None
+    return dataclasses.replace(BATCHED, batch=dataclasses.replace(BATCHED.batch, **changes))
+
+
+def named_twice() -> Bundle:
+    """A batch that its seller signed, with this unit in it twice."""
+    good = in_batch(GOOD)
+    assert good.batch is not None
+    body = dataclasses.replace(good.batch.body, units=(*good.batch.body.units, good.batch.body.units[0]))
+    batch = dataclasses.replace(good.batch, body=body, signature=sealed(body, BATCH_PURPOSE, SELLER))
+    return dataclasses.replace(good, batch=batch)
+
+
 LIES: dict[str, tuple[str, Bundle]] = {
     "a network nobody knows": (
         "unknown-network",
@@ -161,6 +204,19 @@ LIES: dict[str, tuple[str, Bundle]] = {
         dataclasses.replace(PAID, receipt=dataclasses.replace(PAID.receipt, buyer_signature=bytes(64))),  # type: ignore[type-var]
     ),
     "another ciphertext": ("other-ciphertext", dataclasses.replace(PAID, cipher=b"rubbish")),
+    "a batch where nothing was paid": ("wrong-batch", dataclasses.replace(form("free"), batch=BATCHED.batch)),
+    "a batch through another channel": ("wrong-batch", in_batch(GOOD, channel=b"c" * 32)),
+    "a batch that the seller did not sign": ("wrong-batch", in_batch(GOOD, signer=STRANGER)),
+    "a batch of other units": ("wrong-batch", in_batch({OTHER: PAID.key, unit_key(PAID.offer.deal, 2): PAID.key})),
+    "a batch that names a unit twice": ("wrong-batch", named_twice()),
+    "a key that opens no batch": ("wrong-key", bent_batch(key=b"\x77" * 32)),
+    "a key that the batch does not give": ("wrong-key", dataclasses.replace(BATCHED, key=b"\x77" * 32)),
+    "a bad seal hidden behind the right key": ("wrong-key", dataclasses.replace(BAD_BATCH, key=PAID.key)),
+    "a batch that was not paid": ("not-paid", dataclasses.replace(PAID, batch=BATCHED.batch)),
+    "a batch left out": ("not-paid", dataclasses.replace(BATCHED, batch=None)),
+    "less than the price of a batch": ("underpaid", in_batch(GOOD, paid_msat=5_199_000)),
+    "a batch for less than a unit": ("underpaid", in_batch(GOOD, amount_msat=1_000, paid_msat=2_599_000)),
+    "another ciphertext than the bad batch was for": ("other-ciphertext", dataclasses.replace(BAD_BATCH, cipher=b"rubbish")),
 }
 
 

@@ -10,11 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.core.bundle import NotProven
+from peer.core.deal import unit_key
 from peer.core.events import Notice, Post
-from peer.core.fraud import FRAUD, BadResult, Fraud, TwoOffers, bad_result, check_fraud, fraud_id, two_offers, words
+from peer.core.fraud import (
+    FRAUD,
+    BadBatch,
+    BadResult,
+    Fraud,
+    TwoOffers,
+    bad_batch,
+    bad_result,
+    check_fraud,
+    fraud_id,
+    two_offers,
+    words,
+)
 from peer.core.letters import OFFER_PURPOSE, OfferBody, sort
 from peer.core.proofs import FRAUD_TABLE, PROOFS, Ask, Have, Proof, Proofs
-from tests.core.evidence import SELLER, STRANGER, a_bundle, sealed
+from tests.core.evidence import SELLER, STRANGER, a_bundle, batch_part, sealed
 from wire.account import account_of, hash160
 from wire.errors import BitwrkError, Ignore, Misbehaved
 from wire.keys import SecretKey
@@ -57,7 +70,21 @@ def some_two(key: SecretKey = SELLER) -> TwoOffers:
     return proof
 
 
-TRUE: dict[str, Fraud] = {"a bad result": a_bad_result(), "two offers": some_two()}
+@functools.cache
+def a_bad_batch() -> BadBatch:
+    proof = bad_batch(a_bundle(together=3, given=b"\x77" * 32))
+    assert proof is not None
+    return proof
+
+
+def batched(keys: dict[bytes, bytes], *, key: SecretKey = SELLER) -> BadBatch:
+    """An accusation with a batch of these keys."""
+    part = batch_part(b"c" * 32, keys, signer=key)
+    return dataclasses.replace(a_bad_batch(), batch=part.body, batch_signature=part.signature)
+
+
+TRUE: dict[str, Fraud] = {"a bad result": a_bad_result(), "two offers": some_two(), "a bad batch": a_bad_batch()}
+NAME, OTHER = (unit_key(a_bad_batch().offer.deal, number) for number in (0, 1))
 
 
 @pytest.mark.parametrize("name", TRUE)
@@ -121,6 +148,12 @@ LIES: dict[str, tuple[str, Fraud]] = {
         ),
     ),
     "one of them unsigned": ("wrong-offer", dataclasses.replace(some_two(), second_signature=bytes(64))),
+    "a good batch": ("good-batch", batched({NAME: a_bundle().key, OTHER: b"\x02" * 32})),
+    "an unsigned batch": ("wrong-batch", dataclasses.replace(a_bad_batch(), batch_signature=bytes(64))),
+    "somebody else's batch": ("wrong-batch", batched({NAME: b"\x77" * 32, OTHER: b"\x02" * 32}, key=STRANGER)),
+    "a batch without the unit": ("wrong-batch", batched({unit_key(NAME[:32], 2): b"\x77" * 32, OTHER: b"\x02" * 32})),
+    "another key than the batch's": ("wrong-key", dataclasses.replace(a_bad_batch(), key=b"\x78" * 32)),
+    "an offer of a bad batch by somebody else": ("wrong-offer", dataclasses.replace(a_bad_batch(), signature=bytes(64))),
 }
 
 
@@ -146,6 +179,8 @@ def test_an_honest_bundle_makes_no_proof() -> None:
     assert bad_result(a_bundle(ciphertext=True)) is None
     assert bad_result(a_bundle()) is None
     assert bad_result(dataclasses.replace(a_bundle(ciphertext=True), cipher=b"rubbish")) is None
+    assert bad_batch(a_bundle()) is None
+    assert bad_batch(a_bundle(together=3, promised=b"something else")) is None
 
 
 def test_the_largest_proof_fits_its_bound() -> None:

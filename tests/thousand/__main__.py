@@ -1,8 +1,8 @@
 """``python -m tests.thousand [--units N]``: two ordinary nodes, a development chain, and N units of tiny work through one escrow.
 
 The buyer asks for everything before there is a seller, so that one channel is made for all of it. Afterwards the chain, both
-wallets and both journals are read back: two transactions, every satoshi in its place. Prints what was found; fails when
-something is not as it must be.
+wallets and both journals are read back: two transactions, every satoshi in its place, and evidence of every unit on both
+sides. Prints what was found; fails when something is not as it must be.
 """
 
 import argparse
@@ -19,6 +19,8 @@ import trio
 
 from escrow.core.transaction import parse
 from peer.core.batches import BATCH_TABLE, HeldBatch
+from peer.core.bundle import Bundle, NotProven, check, check_log, proves_bad_result
+from peer.core.logbook import RECEIPT_TABLE
 from peer.demo.cluster import Node
 from peer.demo.receipts import Auditor, channels_of, money_conserved
 from peer.journal import read_rows
@@ -106,7 +108,26 @@ async def settle(street: Street, buyer: Node, seller: Node, units: int) -> list[
     print(f"fees {funding_fee_sat} + {escrow.fees_sat} sat, {100 * fees_sat / cost_sat:.3f} % of what was bought")
     print(f"{payments} payments, {len(batches)} of them for several units under one key, at most", end=" ")
     print(max((len(one.body.units) for one in batches), default=1))
-    return wrong
+    return [
+        *wrong,
+        *(said for journal in journals for said in proven(journal, sum(len(one.body.units) for one in batches), units)),
+    ]
+
+
+def proven(journal: Path, batched: int, units: int) -> list[str]:
+    """Check the evidence in a journal; returns what is not as it must be."""
+    bundles = [Bundle.read(raw) for raw in read_rows(journal, RECEIPT_TABLE).values()]
+    try:
+        bad = sum(check(one) != () and proves_bad_result(one) for one in bundles)
+        for deal in {one.offer.deal for one in bundles}:
+            check_log([one for one in bundles if one.offer.deal == deal])
+    except NotProven as error:
+        return [f"evidence of {journal.parent.name} does not hold: {error.code}, {error.sentence}"]
+    together = sum(one.batch is not None for one in bundles)
+    print(f"{len(bundles)} units proven by {journal.parent.name}, {together} of them paid with others")
+    if (len(bundles), together, bad) != (units, batched, 0):
+        return [f"{journal.parent.name} has evidence of {len(bundles)} units, {together} in batches, {bad} of them bad"]
+    return []
 
 
 async def _fee(street: Street, txid: str) -> tuple[int, int]:
