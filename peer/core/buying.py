@@ -358,7 +358,7 @@ class Buying(Paying):
     def peer_up(self, event: PeerUp, now: Instant) -> list[Any]:
         """The seller is back: give him his time again and say what he may have missed."""
         self._away.discard(event.peer)
-        self._ask_again(event.peer)
+        self._ask_again(event.peer, now)
         effects: list[Any] = []
         for deal in sorted({key[:32] for key in self._with(event.peer)}):
             terms = self._terms(self.ledger.deals[deal].free)

@@ -35,7 +35,7 @@ class Paying(Purchases):
         """These payments are decided: the next may leave."""
         channels = {self.ledger.deal_of(key).channel for key in keys if key in self.ledger.units}
         for key in keys:
-            self.till.drop(key)
+            self.till.drop(key, now)
         return [effect for one in sorted(one for one in channels if one is not None) for effect in self._pay_next(one, now)]
 
     def _pay_next(self, channel: bytes, now: Instant) -> list[Any]:
@@ -47,6 +47,8 @@ class Paying(Purchases):
         prices = [self.ledger.deal_of(key).price_msat for key in drawer.waiting]
         group = tuple(drawer.waiting[: self._exposure.batch(deal.other).fits(prices)])
         together = len(group) > 1 and not drawer.singly
+        if not drawer.asked:
+            drawer.until = None
         if together and not drawer.asked and drawer.offered is None:
             drawer.asked, drawer.until = group, Instant(now + GATHER_WAIT_S * SECOND)
             asks = [say(deal, Gather(channel=channel, units=group))]
@@ -102,19 +104,19 @@ class Paying(Purchases):
         return self._pay_next(body.channel, now)
 
     def _gather_late(self, now: Instant) -> list[Any]:
-        """Sellers who do not answer are paid singly, until they come back."""
+        """Sellers who do not answer are paid singly, until they come back; where a batch was given up, go on with the others."""
         effects: list[Any] = []
         for channel in self.till.late(now):
             drawer = self.till.drawer(channel)
+            drawer.singly = drawer.singly or bool(drawer.asked)
             drawer.forget_batch()
-            drawer.singly = True
             effects += self._pay_next(channel, now)
         return effects
 
-    def _ask_again(self, peer: PeerId) -> None:
+    def _ask_again(self, peer: PeerId, now: Instant) -> None:
         """The seller is back: he may put results under one key again."""
         for deal in self.ledger.deals.values():
             if deal.channel is not None and peer_id_of(deal.other) == peer:
                 drawer = self.till.drawer(deal.channel)
                 drawer.singly = False
-                drawer.forget_batch()
+                drawer.forget_batch(now)

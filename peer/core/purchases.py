@@ -156,7 +156,7 @@ class Purchases:
         """Leave a unit by a side exit, if the table has one from here, and tell the seller."""
         if self.ledger.move(key, how, now, code, sentence) is None:
             return []
-        self.till.drop(key)
+        self.till.drop(key, now)
         deal, number = split_unit_key(key)
         held = self.ledger.deals[deal]
         return [

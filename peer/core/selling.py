@@ -367,6 +367,9 @@ class Selling(Sales):
     def resume(self, now: Instant) -> list[Any]:
         """After a restart: fetch again (what the store has is not sent again), compute again, offer again."""
         effects: list[Any] = []
+        for ref, held in sorted(self.ledger.batches.items()):
+            if any(self.ledger.units[one.unit].phase is Phase.OFFERED for one in held.body.units):
+                self._unpaid_batches.setdefault(held.body.channel, []).append(ref)
         for key in self.ledger.in_phase(Phase.TRANSMITTING, Phase.WORKING, Phase.OFFERED):
             unit = self.ledger.units[key]
             deal = self.ledger.deal_of(key)

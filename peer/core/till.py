@@ -13,7 +13,9 @@ from wire.moments import Instant
 
 @dataclass(slots=True)
 class Drawer:
-    """One channel. ``asked`` are the units that the seller was asked to put under one key, ``until`` when we wait for that."""
+    """One channel. ``asked`` are the units that the seller was asked to put under one key; at ``until`` we wait no longer for
+    that, or look again at what waits because the batch was given up.
+    """
 
     waiting: list[bytes] = field(default_factory=list)
     paying: set[bytes] = field(default_factory=set)
@@ -22,9 +24,9 @@ class Drawer:
     offered: HeldBatch | None = None
     singly: bool = False
 
-    def forget_batch(self) -> None:
-        """The batch that was asked for, or offered, is not wanted any more."""
-        self.asked, self.until, self.offered = (), None, None
+    def forget_batch(self, until: Instant | None = None) -> None:
+        """The batch that was asked for, or offered, is not wanted any more; ``until``: look again then at what waits."""
+        self.asked, self.until, self.offered = (), until, None
 
 
 class Till:
@@ -49,21 +51,21 @@ class Till:
         drawer.waiting = [one for one in drawer.waiting if one not in units]
         drawer.paying.update(units)
 
-    def drop(self, unit: bytes) -> None:
-        """The unit waits no more, and its payment is decided."""
+    def drop(self, unit: bytes, now: Instant) -> None:
+        """The unit waits no more, and its payment is decided. A batch with it is given up, and the others are looked at anew."""
         for drawer in self._drawers.values():
             drawer.paying.discard(unit)
             if unit in drawer.waiting:
                 drawer.waiting.remove(unit)
                 if unit in drawer.asked or (drawer.offered and unit in [one.unit for one in drawer.offered.body.units]):
-                    drawer.forget_batch()
+                    drawer.forget_batch(now)
 
     def close(self, channel: bytes) -> None:
         """The channel is over."""
         self._drawers.pop(channel, None)
 
     def late(self, now: Instant) -> list[bytes]:
-        """Channels whose seller has not answered in time, in a fixed order."""
+        """Channels that are due, in a fixed order: the seller has not answered in time, or a batch was given up."""
         return sorted(name for name, one in self._drawers.items() if one.until is not None and one.until <= now)
 
     def next_deadline(self) -> Instant | None:

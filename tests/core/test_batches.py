@@ -12,6 +12,7 @@ from peer.core.batches import BATCH_PURPOSE, BATCH_TABLE, batch_key, batch_ref, 
 from peer.core.buying import Buying
 from peer.core.deal import Deal, Phase, Role, unit_key
 from peer.core.events import (
+    Abandoned,
     BuyAsked,
     ChannelBound,
     Computed,
@@ -22,6 +23,8 @@ from peer.core.events import (
     Fetch,
     Fetched,
     PayWanted,
+    PeerDown,
+    PeerUp,
     Post,
     Reply,
     RevealWanted,
@@ -292,6 +295,41 @@ def test_a_seller_who_does_not_answer_is_paid_singly() -> None:
     assert len(trade.asked) == 1
 
 
+def test_a_batch_that_is_given_up_while_the_seller_thinks_leaves_nothing_stuck() -> None:
+    trade = Trade(5)
+    trade.holds, trade.deaf = True, True
+    trade.begin()
+    trade.holds = False
+    trade.let_go()  # the key came before the batch did: nothing is under way now but the seller's answer
+    assert len(trade.payments) == 1
+    trade.deaf = False
+    first = trade.buying.ledger.units[trade.asked[0].units[0]]
+    trade.does("buyer", trade.buying.abandon(Abandoned(request=first.request), START))
+    trade.run()
+    assert trade.buying.next_deadline() == START
+    trade.does("buyer", trade.buying.tick(START))
+    trade.run()
+    assert sorted(trade.phases()) == sorted([Phase.FINISHED] * 4 + [Phase.WITHDRAWN])
+    assert len(trade.results()) == 4
+    assert any(one.units for one in trade.payments)  # he had no time to answer, and is not paid singly for that
+
+
+def test_a_seller_who_was_away_while_he_was_asked_is_asked_again() -> None:
+    trade = Trade(5)
+    trade.holds, trade.deaf = True, True
+    trade.begin()
+    trade.holds = False
+    trade.let_go()
+    trade.deaf = False
+    trade.buying.peer_down(PeerDown(peer=SELLER.peer_id), START)
+    trade.does("buyer", trade.buying.peer_up(PeerUp(peer=SELLER.peer_id), START))
+    trade.run()
+    trade.does("buyer", trade.buying.tick(START))
+    trade.run()
+    assert trade.phases() == [Phase.FINISHED] * 5
+    assert len(trade.asked) > 1
+
+
 def gathered() -> tuple[Trade, Batch]:
     """A trade in which the seller's answer has not arrived yet, and that answer."""
     trade = Trade(5)
@@ -408,6 +446,12 @@ def test_a_seller_remembers_only_so_many_batches_that_nobody_paid() -> None:
     for at, first in enumerate(names):
         for second in names[at + 1 :]:
             trade.selling.hear(BUYER.peer_id, Gather(channel=CHANNEL, units=(first, second)), START)
+    assert len(trade.selling.ledger.batches) == BATCHES_UNPAID_MAX
+    for save in trade.selling.ledger.drain():
+        trade.rows["seller"][save.table][save.key] = save.value or b""
+    trade.rows["seller"][BATCH_TABLE] = {ref: row for ref, row in trade.rows["seller"][BATCH_TABLE].items() if row}
+    trade.restart()
+    trade.selling.hear(BUYER.peer_id, Gather(channel=CHANNEL, units=(names[2], names[1])), START)
     assert len(trade.selling.ledger.batches) == BATCHES_UNPAID_MAX
 
 
