@@ -8,13 +8,13 @@ import pytest
 import orderbook.core.evidence
 import orderbook.core.pen
 import orderbook.core.talks
-from orderbook.core.agreement import DIFFERENT_VIEW, Accept, Confirm, Propose
+from orderbook.core.agreement import DIFFERENT_VIEW, LETTERS, Accept, Confirm, Propose
 from orderbook.core.auction import Fill
 from orderbook.core.desk import Desk
 from orderbook.core.events import Agreed, Cleared, CompareBooks, Letter, LetterIn, Missed, NoShow, PublishOrder, Tick, Want
 from orderbook.core.evidence import Witness
 from orderbook.core.line import Line, Standing, free_slot
-from orderbook.core.messages import Close, Order, Side, conflict, sign_match
+from orderbook.core.messages import Close, Order, Side, conflict, seal_close, sign_match
 from orderbook.core.pen import SignedRow
 from tests.orderbook.test_desk import Table, codes, declined, drive, publications
 from tests.orderbook.test_messages import match, order
@@ -602,3 +602,114 @@ def test_a_view_is_of_its_own_epoch_only() -> None:
     table.do(table.view(epoch=EPOCH + 2))
     assert isinstance(table.said(table.hear(table.accept(fill)))[0], Confirm)
     assert isinstance(table.view(), Cleared)
+
+
+# --- what waits, and what ends it --------------------------------------------------------------------------------
+
+
+def test_a_proposal_ahead_of_our_auction_gets_no_answer_and_asks_for_no_comparison() -> None:
+    table = Table(SELL)
+    fill = table.fill()
+    table.do(table.view(fill))
+    assert table.hear(proposal(table, fill, EPOCH + 2)) == []  # there is a view, but of this epoch
+
+
+def test_a_held_proposal_that_differs_is_compared_once_and_kept_no_longer() -> None:
+    table = Table(SELL)
+    table.now = at(EPOCH + 1, ms=590)
+    table.hear(proposal(table, table.fill(3)))
+    table.now = at(EPOCH + 1, ms=610)
+    effects = table.do(table.view(table.fill()))
+    assert len([one for one in effects if isinstance(one, CompareBooks)]) == 1
+    assert [one.code for one in table.said(effects)] == [DIFFERENT_VIEW]
+    assert len(table.desk._talks._held) == 1  # until the second computation has a say
+    effects = table.do(table.view(table.fill(), again=True))
+    assert [one.code for one in table.said(effects)] == [DIFFERENT_VIEW]
+    assert not table.desk._talks._held
+
+
+def test_a_proposal_repeated_during_the_comparison_waits_for_it_too() -> None:
+    table = Table(SELL)
+    table.do(table.view(table.fill()))
+    table.hear(proposal(table, table.fill(3)))
+    table.desk._talks._held.clear()
+    table.hear(proposal(table, table.fill(3)))  # compared already, and no second view yet
+    assert len(table.desk._talks._held) == 1
+
+
+def test_a_withdrawal_is_published_and_told() -> None:
+    table = Table(SELL)
+    fill = table.fill()
+    table.do(table.view(fill))
+    table.do(Want(book=BOOK, side=SELL, price_msat=300, quantity=3))
+    effects = table.hear(proposal(table, fill))
+    (decline,) = table.said(effects)
+    assert [one.message for one in effects if isinstance(one, PublishOrder)] == [decline.close]
+
+
+def test_an_old_view_tells_nobody_that_he_missed_anything() -> None:
+    table = Table(BUY)
+    table.now = at(EPOCH + 2, ms=100)
+    assert missed_codes(table.do(table.view())) == []
+
+
+def test_a_refused_proposal_ends_with_the_view_that_held_it() -> None:
+    table = Table(BUY)
+    fill = table.fill()
+    table.do(table.view(fill))
+    table.hear(declined(fill, DIFFERENT_VIEW))
+    effects = table.do(table.view(again=True))
+    assert missed_codes(effects) == []  # it was told as soon as it was refused, or will be by the final refusal
+    assert codes(table.hear(table.accept(fill))) == ["out-of-turn"]
+
+
+def test_each_side_fills_in_its_own_root() -> None:
+    table = Table(BUY)
+    (propose,) = table.said(table.do(table.view(table.fill())))
+    assert (propose.match.buyer_root, propose.match.seller_root) == (b"r" * 32, bytes(32))
+    table = Table(SELL)
+    accept = accepted(table, table.fill())
+    assert (accept.match.buyer_root, accept.match.seller_root) == (bytes(32), b"r" * 32)
+
+
+def test_witnesses_forget_at_the_turn_of_an_epoch() -> None:
+    table = Table(SELL)
+    accept = accepted(table, table.fill())
+    table.hear(confirm(table, accept))
+    witness = table.desk._talks._witness
+    for epoch, kept in ((EPOCH + 1 + ORDER_RETAIN_EPOCHS, 1), (EPOCH + 2 + ORDER_RETAIN_EPOCHS, 0)):
+        table.desk.handle(Tick(), at(epoch))
+        assert len(witness._signed) == kept
+
+
+def test_what_is_counted_of_a_bad_letter_is_its_code() -> None:
+    table = Table(SELL)
+    assert [type(one) for one in table.do(LetterIn(peer=table.them.peer_id, payload=b"?"))] == [Count, Blame]
+
+
+def test_a_close_that_came_with_a_refusal_must_be_signed() -> None:
+    table = Table(BUY)
+    table.do(table.view(fill := table.fill()))
+    close = Close(network="regtest", book=BOOK, order=fill.sell.id, epoch=EPOCH + 2, owner=table.them.public)
+    forged = replace(declined(fill, "withdrawn"), close=seal_close(key(60), REGTEST, close))
+    assert penalties(table.hear(forged)) == [("wrong-signature", 50)]
+
+
+def test_while_hushed_nothing_stale_is_written_either() -> None:
+    table = Table(BUY)
+    table.do(table.view(refusal="clock-skewed"))
+    line = the_line(table)
+    assert line.stale(EPOCH + 1)
+    assert table.desk._pen.write(line, table.now) == []
+
+
+def test_only_what_the_buyer_confirmed_is_owed_after_a_restart() -> None:
+    bought = SignedRow(match=match(accept_by_us=1), side=BUY, signature=b"b" * 64, other=key(2).public)
+    sold = SignedRow(match=match(price_msat=7), side=SELL, signature=b"s" * 64, other=key(3).public)
+    rows = {b"signed/a": pack(bought), b"signed/b": pack(sold)}
+    last = REGTEST.clock.accept_by(EPOCH)
+    (letter,) = Desk(key(1), REGTEST, rows).resume(last)
+    assert isinstance(letter, Letter)
+    assert letter.peer == key(2).peer_id
+    assert LETTERS.unpack(letter.payload) == Confirm(match=bought.match, signature=bought.signature)
+    assert Desk(key(1), REGTEST, rows).resume(Instant(last + 1)) == ()
