@@ -56,6 +56,7 @@ class Settings:
     arbiters: tuple[Public, ...]
     allow_mainnet: bool
     mainnet_cap_sat: int
+    memo: bool
     log_level: str
     log_format: str
     sell: tuple[Offer, ...]
@@ -231,6 +232,13 @@ TABLE: Final = (
         read=_satoshi,
         purpose="the most satoshi that may be at stake at once on the network main",
     ),
+    Setting(
+        name="memo",
+        option=None,
+        default=True,
+        read=_switch,
+        purpose="write into each funding what only your key reads, so that escrows are found again without the disk",
+    ),
     Setting(name="log_level", option="--log-level", default="info", read=_level, purpose="debug, info, warning or error"),
     Setting(name="log_format", option="--log-format", default="text", read=_format, purpose="text, or json: one object a line"),
     Setting(
@@ -321,6 +329,7 @@ def _checked(home: Path, path: Path, values: Mapping[str, object]) -> Settings:
         chain=chain,
         allow_mainnet=bool(allow),
         mainnet_cap_sat=cap,
+        memo=bool(values["memo"]),
         listen=listen,  # type: ignore[arg-type]  # its reader returns host and port
         api_port=values["api_port"],  # type: ignore[arg-type]
         arbiters=values["arbiters"],  # type: ignore[arg-type]

@@ -150,9 +150,9 @@ class SecretKey:
         """The key whose public half is ``tweak_public(self.public, tweak)``."""
         return SecretKey(self._key.add(tweak).secret)
 
-    def derive(self, purpose: str, *parts: bytes) -> bytes:
-        """32 secret bytes for one purpose, made again from the key alone. Parts are length-prefixed."""
+    def derive(self, purpose: str, *parts: bytes, length: int = 32) -> bytes:
+        """Secret bytes for one purpose, made again from the key alone. Parts are length-prefixed."""
         hasher = blake3(self._secret, derive_key_context=context("", "secret/" + purpose))
         for part in parts:
             hasher.update(len(part).to_bytes(4, "little") + part)
-        return hasher.digest()
+        return hasher.digest(length=length)

@@ -37,7 +37,9 @@ class EpochClock:
 
 @record
 class Network:
-    """One network. ``hrp``, ``coin_type`` belong to the Bitcoin network that settles; blocks are counts of blocks."""
+    """One network. ``hrp``, ``coin_type`` belong to the Bitcoin network that settles; blocks are counts of blocks. Nodes
+    there relay a memo of up to ``memo_max_bytes``: Bitcoin Core before version 30 at most 80.
+    """
 
     name: str
     bitcoin: str
@@ -51,6 +53,7 @@ class Network:
     feerate_min_sat_per_kvb: int
     feerate_max_sat_per_kvb: int
     stamp_bits: int
+    memo_max_bytes: int
 
 
 _FAST: Final = EpochClock(length_ms=2_000, freeze_ms=600, accept_by_ms=1_900)
@@ -69,6 +72,7 @@ REGTEST: Final = Network(
     feerate_min_sat_per_kvb=1_000,
     feerate_max_sat_per_kvb=50_000,
     stamp_bits=8,
+    memo_max_bytes=10_000,
 )
 SIGNET: Final = Network(
     name="signet",
@@ -83,6 +87,7 @@ SIGNET: Final = Network(
     feerate_min_sat_per_kvb=1_000,
     feerate_max_sat_per_kvb=100_000,
     stamp_bits=12,
+    memo_max_bytes=80,
 )
 MAIN: Final = Network(
     name="main",
@@ -97,6 +102,7 @@ MAIN: Final = Network(
     feerate_min_sat_per_kvb=1_000,
     feerate_max_sat_per_kvb=200_000,
     stamp_bits=16,
+    memo_max_bytes=80,
 )
 
 NETWORKS: Final = {one.name: one for one in (REGTEST, SIGNET, MAIN)}

@@ -186,9 +186,10 @@ class Wallet(Protocol):
         """Spendable satoshi, confirmed and own unconfirmed change."""
         ...
 
-    async def fund(self, outputs: Sequence[TxOut]) -> bytes:
+    async def fund(self, outputs: Sequence[TxOut], notes: Sequence[bytes] = ()) -> bytes:
         """A signed raw transaction paying the outputs in this order from index 0, change last, not broadcast; segwit inputs only.
-        Its coins stay locked until spent or released. Raises ``Refused("no-funds", …)``.
+        With ``notes`` it holds a memo that only the owner can read. Its coins stay locked until spent or released. Raises
+        ``Refused("no-funds", …)``.
         """
         ...
 

@@ -25,6 +25,7 @@ from escrow.core.events import (
     Tick,
     TipSeen,
 )
+from escrow.core.memo import note_of
 from escrow.core.messages import AnyLetter, AskClose, Commit, Declined, Done, Funded, Key, Open, Opened, opened_digest
 from escrow.core.sight import CHAIN_PHASES, SightedChannel
 from escrow.core.spends import Spend, lapse, refund
@@ -109,7 +110,11 @@ class BuyerChannel(SightedChannel):
         self._change(opened_signature=letter.signature)
         self._wait_until = None
         self._enter(Phase.FUNDING, "the seller agreed; the wallet builds the funding")
-        self._effects.append(FundingWanted(channel=self.channel, output=self.contract.funding))
+        self._effects.append(self._funding_wanted())
+
+    def _funding_wanted(self) -> FundingWanted:
+        note = note_of(self._key, self.network, self.row.terms)
+        return FundingWanted(channel=self.channel, output=self.contract.funding, note=note)
 
     def _on_declined(self, letter: Declined) -> None:
         self._end_without_money(How.DECLINED, f"the seller declined: {letter.sentence}")
@@ -393,7 +398,7 @@ class BuyerChannel(SightedChannel):
         if self.phase is Phase.OFFERED:
             self._wait(CHANNEL_ANSWER_WAIT_S)
         if self.phase is Phase.FUNDING:
-            self._effects.append(FundingWanted(channel=self.channel, output=self.contract.funding))
+            self._effects.append(self._funding_wanted())
         if last is not None and last.key is not None:
             self._effects.append(self._revealed(last, last.key))
 

@@ -123,10 +123,13 @@ class Letter:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FundingWanted:
-    """Have the wallet build a transaction with this output; answer with ``FundingBuilt`` or ``FundingFailed``."""
+    """Have the wallet build a transaction with this output; answer with ``FundingBuilt`` or ``FundingFailed``. ``note`` is for
+    the transaction's memo, by which the escrow is found again with the key alone; empty when it cannot be.
+    """
 
     channel: bytes
     output: TxOut
+    note: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from escrow.core.amounts import capacity_least_sat
 from escrow.core.buyer import BuyerChannel
 from escrow.core.contract import BadTerms, Terms, channel_id, contract_of
 from escrow.core.events import Effect, Letter, LetterIn, Phase
+from escrow.core.memo import nonce_of
 from escrow.core.messages import Declined, Letters, Open, opened_digest, read_letter
 from escrow.core.seller import SellerChannel
 from escrow.core.state import ChannelRow, PastLock, Role
@@ -70,17 +71,16 @@ def propose_terms(
 ) -> Terms:
     """Terms for a new channel of the holder of ``key`` with ``seller``.
 
-    ``counter`` makes channels of one pair differ; with the key alone it gives the nonce again, so a refund can be made from
-    the key, the seller and a few guesses. An arbiter may rule from halfway to the refund.
+    ``counter`` makes channels of one pair differ and must never be used twice, not even after a lost disk; with key and seller it
+    gives the nonce again (``escrow.core.memo``). An arbiter may rule from halfway to the refund.
     """
-    nonce = key.derive("escrow/nonce", network.name.encode(), instance, seller, counter.to_bytes(8, "big"))
     feerate = max(network.feerate_min_sat_per_kvb, min(feerate_sat_per_kvb, network.feerate_max_sat_per_kvb))
     return Terms(
         version=1,
         instance=instance,
         buyer=key.public,
         seller=seller,
-        nonce=nonce,
+        nonce=nonce_of(key, network, instance, seller, counter),
         capacity_sat=capacity_sat,
         arbiter=arbiter,
         ruling_height=0 if arbiter is None else height + network.refund_blocks // 2,

@@ -22,6 +22,7 @@ _LOCK_SECONDS = 512
 _LOCK_TIME_IS_MOMENT = 500_000_000
 _SMALLEST_BYTES = 65
 _OP_RETURN = b"\x6a"
+_DATA_MAX_BYTES = 100_000  # as Bitcoin Core from version 30 on
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +177,17 @@ def _check_shape(transaction: Tx) -> None:
         raise Rejected("version", "its version is not a usual one")
     if transaction.weight > TX_MAX_BYTES or len(transaction.serialise(witness=False)) < _SMALLEST_BYTES:
         raise Rejected("tx-size", "it is too large or too small")
+    said = 0
     for output in transaction.outputs:
         if not 0 <= output.value_sat <= SUPPLY_MAX_SAT:
             raise Rejected("bad-txns-vout-range", "an output's value is impossible")
-        if _is_dust(output):
+        if output.script.startswith(_OP_RETURN):
+            said += len(output.script)
+        elif _is_dust(output):
             raise Rejected("dust", f"dust: an output of {output.value_sat} sat is less than {dust_sat(output.script)}")
+    if said > _DATA_MAX_BYTES:
+        raise Rejected("datacarrier", f"its data outputs hold {said} bytes, more than {_DATA_MAX_BYTES}")
 
 
 def _is_dust(output: TxOut) -> bool:
-    return not output.script.startswith(_OP_RETURN) and output.value_sat < dust_sat(output.script)
+    return output.value_sat < dust_sat(output.script)

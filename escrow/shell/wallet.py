@@ -12,7 +12,8 @@ from typing import Protocol
 import trio
 
 from escrow.core.amounts import DUST_P2WPKH_SAT, fee_sat
-from escrow.core.script import address_of, p2wpkh, p2wpkh_code, script_of
+from escrow.core.memo import data_output, sealed
+from escrow.core.script import Op, address_of, p2wpkh, p2wpkh_code, script_of
 from escrow.core.spends import sign_spend
 from escrow.core.transaction import Tx, TxIn, parse
 from escrow.shell.ledger import COINBASE_MATURITY, Coin
@@ -25,6 +26,7 @@ from wire.ports import Chain, Journal, OutPoint, Rejected, TxOut
 
 WALLET_TABLE = "wallet"
 _SIGNATURE_MOST = bytes(72)
+_DATA = bytes([Op.RETURN])
 
 
 class CoinChain(Chain, Protocol):
@@ -84,11 +86,11 @@ class KeyWallet:
             await self._look()
             return sum(value for _, value in self._spendable)
 
-    async def fund(self, outputs: Sequence[TxOut]) -> bytes:
+    async def fund(self, outputs: Sequence[TxOut], notes: Sequence[bytes] = ()) -> bytes:
         """See ``wire.ports.Wallet``. Largest coins first. Raises ``Refused("no-funds", …)``."""
         async with self._busy:
             await self._look()
-            transaction = self._built(outputs, await self._chain.feerate())
+            transaction = self._built(outputs, notes, await self._chain.feerate())
             raw = transaction.serialise()
             await self._journal.commit([Save(table=WALLET_TABLE, key=transaction.txid, value=raw)])
             self._pending[transaction.txid] = transaction
@@ -145,7 +147,8 @@ class KeyWallet:
 
     async def _seen(self, transaction: Tx) -> bool | None:
         """True when confirmed, False when waiting, None when the chain does not know it."""
-        info = await self._chain.outpoint(OutPoint(transaction.txid, len(transaction.outputs) - 1))
+        spendable = [vout for vout, one in enumerate(transaction.outputs) if one.script[:1] != _DATA]
+        info = await self._chain.outpoint(OutPoint(transaction.txid, spendable[-1]))
         return None if info is None else info.height is not None
 
     def _is_dead(self, transaction: Tx) -> bool:
@@ -166,18 +169,19 @@ class KeyWallet:
 
     # --- building ----------------------------------------------------------------------------------------------
 
-    def _built(self, outputs: Sequence[TxOut], feerate: int) -> Tx:
+    def _built(self, outputs: Sequence[TxOut], notes: Sequence[bytes], feerate: int) -> Tx:
         wanted = sum(one.value_sat for one in outputs)
+        room = [data_output(b"".join(notes))] if any(notes) else []
         chosen: list[tuple[OutPoint, int]] = []
         for coin in self._spendable[:WALLET_INPUTS_MAX]:
             chosen.append(coin)
             rest = sum(value for _, value in chosen) - wanted
-            with_change = self._draft(chosen, (*outputs, TxOut(0, self._script)))
+            with_change = self._draft(chosen, (*outputs, *room, TxOut(0, self._script)))
             change = rest - fee_sat(with_change.vsize, feerate)
             if change >= DUST_P2WPKH_SAT:
-                return self._signed(chosen, (*outputs, TxOut(change, self._script)))
-            if rest >= fee_sat(self._draft(chosen, tuple(outputs)).vsize, feerate):
-                return self._signed(chosen, tuple(outputs))
+                return self._signed(chosen, outputs, notes, TxOut(change, self._script))
+            if rest >= fee_sat(self._draft(chosen, (*outputs, *room)).vsize, feerate):
+                return self._signed(chosen, outputs, notes)
         have = sum(value for _, value in self._spendable)
         raise Refused("no-funds", f"{wanted} sat and fees are needed, the wallet has {have}; send coins to {self.address}")
 
@@ -185,8 +189,11 @@ class KeyWallet:
         witness = (_SIGNATURE_MOST, self._key.public)
         return Tx(inputs=tuple(TxIn(outpoint=outpoint, witness=witness) for outpoint, _ in chosen), outputs=outputs)
 
-    def _signed(self, chosen: Sequence[tuple[OutPoint, int]], outputs: tuple[TxOut, ...]) -> Tx:
-        transaction = self._draft(chosen, outputs)
+    def _signed(
+        self, chosen: Sequence[tuple[OutPoint, int]], outputs: Sequence[TxOut], notes: Sequence[bytes], *change: TxOut
+    ) -> Tx:
+        memo = [sealed(self._key, chosen[0][0], (*outputs, *change), notes)] if any(notes) else []
+        transaction = self._draft(chosen, (*outputs, *memo, *change))
         code = p2wpkh_code(self._key.public)
         for index, (_, value_sat) in enumerate(chosen):
             signature = sign_spend(self._key, transaction.digest(index, code, value_sat))

@@ -8,6 +8,7 @@ All new channels of one epoch are funded by one transaction: a funding that is w
 wait for the answer of one, but not longer than the epoch.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
@@ -27,6 +28,7 @@ from escrow.core.events import (
     Tick,
     TipSeen,
 )
+from escrow.core.memo import counter_of
 from escrow.core.messages import read_letter
 from escrow.core.opening import AnyChannel, SellerPolicy, answer_open, open_channel, propose_terms, restore
 from escrow.core.seller import SellerChannel
@@ -37,7 +39,7 @@ from wire.effects import Count
 from wire.errors import Refused
 from wire.keys import PeerId, SecretKey, peer_id_of, public_of, show_peer
 from wire.limits import CHANNEL_CAPACITY_MAX_SAT, CHANNELS_MAX
-from wire.moments import Instant
+from wire.moments import SECOND, Instant
 from wire.money import MSAT_PER_SAT
 from wire.network import Network
 
@@ -143,7 +145,6 @@ class Purse:
         roomy = min(room_sat, capacity_sat(ahead_msat, feerate, arbiter=ruled))
         # Payments too small for the chain to enforce start as credit, which the terms have to name.
         enforced = enforced_from_sat(feerate)
-        known = sum(1 for one in self.channels.values() if isinstance(one, BuyerChannel) and one.row.terms.seller == seller)
         terms = propose_terms(
             self._key,
             seller,
@@ -152,7 +153,7 @@ class Purse:
             height=self._tip.height,
             feerate_sat_per_kvb=feerate,
             capacity_sat=roomy,
-            counter=known,
+            counter=self._fresh_counter(now),
             arbiter=self._arbiter,
             credit_sat=enforced if event.unit_msat < enforced * MSAT_PER_SAT else 0,
         )
@@ -183,6 +184,11 @@ class Purse:
         ready = [self._gathered[name] for name in sorted(self._gathered) if self.channels[name].phase is Phase.FUNDING]
         self._gathered, self._fund_by = {}, None
         return [*alone, *ready]
+
+    def _fresh_counter(self, now: Instant) -> int:
+        """A counter never used before: the second it is, or the next free one. A lost disk cannot bring an old one back."""
+        used = {counter_of(one.row.terms.nonce) for one in self.channels.values() if isinstance(one, BuyerChannel)}
+        return next(one for one in itertools.count(now // SECOND) if one not in used)
 
     def pay(self, event: node.PayWanted, now: Instant) -> list[Any]:
         """Pay for a unit."""

@@ -101,11 +101,15 @@ class Assembly:
             content=content,
             store=store,
             tasks=self._tasks,
-            funding=Funding(nursery, money.chain, money.wallet, self.driver.tell) if money else None,
+            funding=self._make_funding(money) if money else None,
             watcher=money.watcher if money else None,
             feed=self.feed,
         )
         self.service = self._make_service(store, client)
+
+    def _make_funding(self, money: Money) -> Funding:
+        room = self._settings.network.memo_max_bytes if self._settings.memo else 0
+        return Funding(self._nursery, money.chain, money.wallet, self.driver.tell, room)
 
     def _make_service(self, store: Store, client: httpx.AsyncClient) -> Service:
         registry = Registry(

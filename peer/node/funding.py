@@ -1,11 +1,12 @@
-"""Funding and broadcasting: the channels that are opened at about the same time are funded by one transaction.
+"""Funding and broadcasting: the channels that are opened at about the same time are funded by one transaction, as far as the
+network relays a memo for all of them.
 
 A channel whose funding is under way is not funded twice, however often the brain asks. Broadcasts are repeated until the
 chain has seen them or refuses them for good.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -13,7 +14,7 @@ import trio
 from escrow.core.events import FundingWanted, Submit
 from peer.core.events import FundingBuilt, FundingFailed
 from wire.errors import BitwrkError, LocalFault, Refused
-from wire.ports import Chain, Rejected, TxOut, Wallet
+from wire.ports import Chain, Rejected, Wallet
 
 _LOG: Final = logging.getLogger("bitwrk.money")
 GATHER_S: Final = 0.05
@@ -21,15 +22,38 @@ RETRY_S: Final = 1.0
 SUBMIT_ATTEMPTS: Final = 5
 
 
-class Funding:
-    """Turns ``FundingWanted`` and ``Submit`` into calls of the wallet and the chain."""
+def in_memos(wanted: Sequence[FundingWanted], most_bytes: int) -> list[list[FundingWanted]]:
+    """Groups of as many as one memo of ``most_bytes`` has room for; all together when there are no memos."""
+    groups: list[list[FundingWanted]] = []
+    left = 0
+    for one in wanted:
+        if not groups or (most_bytes and len(one.note) > left):
+            groups.append([])
+            left = most_bytes
+        groups[-1].append(one)
+        left -= len(one.note)
+    return groups
 
-    def __init__(self, nursery: trio.Nursery, chain: Chain, wallet: Wallet, tell: Callable[[Any], Awaitable[None]]) -> None:
+
+class Funding:
+    """Turns ``FundingWanted`` and ``Submit`` into calls of the wallet and the chain. With ``memo_max_bytes`` 0 nothing is written
+    into the transactions by which escrows could be found again.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        chain: Chain,
+        wallet: Wallet,
+        tell: Callable[[Any], Awaitable[None]],
+        memo_max_bytes: int = 0,
+    ) -> None:
         self._nursery = nursery
         self._chain = chain
         self._wallet = wallet
         self._tell = tell
-        self._wanted: dict[bytes, TxOut] = {}
+        self._memo_max_bytes = memo_max_bytes
+        self._wanted: dict[bytes, FundingWanted] = {}
         self._under_way: set[bytes] = set()
         self._submitting: set[bytes] = set()
 
@@ -40,22 +64,26 @@ class Funding:
         self._under_way.add(effect.channel)
         if not self._wanted:
             self._nursery.start_soon(self._gather)
-        self._wanted[effect.channel] = effect.output
+        self._wanted[effect.channel] = effect
 
     async def _gather(self) -> None:
         await trio.sleep(GATHER_S)
         wanted, self._wanted = self._wanted, {}
-        channels = sorted(wanted)
+        for together in in_memos([wanted[channel] for channel in sorted(wanted)], self._memo_max_bytes):
+            await self._fund(together)
+
+    async def _fund(self, together: list[FundingWanted]) -> None:
+        notes = [one.note for one in together] if self._memo_max_bytes else []
         try:
-            raw = await self._wallet.fund([wanted[channel] for channel in channels])
+            raw = await self._wallet.fund([one.output for one in together], notes)
         except (Refused, LocalFault) as error:
-            _LOG.warning("funding of %d channels failed: %s", len(channels), error.sentence)
-            for channel in channels:
-                self._under_way.discard(channel)
-                await self._tell(FundingFailed(channel=channel, code=error.code, sentence=error.sentence))
+            _LOG.warning("funding of %d channels failed: %s", len(together), error.sentence)
+            for one in together:
+                self._under_way.discard(one.channel)
+                await self._tell(FundingFailed(channel=one.channel, code=error.code, sentence=error.sentence))
             return
-        for index, channel in enumerate(channels):
-            await self._tell(FundingBuilt(channel=channel, raw=raw, vout=index))
+        for index, one in enumerate(together):
+            await self._tell(FundingBuilt(channel=one.channel, raw=raw, vout=index))
 
     def submit(self, effect: Submit) -> None:
         """Broadcast a transaction."""

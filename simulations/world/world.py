@@ -52,6 +52,7 @@ def simulated_network(clock: EpochClock, stamp_bits: int) -> Network:
         feerate_min_sat_per_kvb=REGTEST.feerate_min_sat_per_kvb,
         feerate_max_sat_per_kvb=REGTEST.feerate_max_sat_per_kvb,
         stamp_bits=stamp_bits,
+        memo_max_bytes=REGTEST.memo_max_bytes,
     )
 
 

@@ -13,12 +13,14 @@ import pytest
 import trio
 
 from escrow.core.events import OutpointSeen, TipSeen
+from escrow.core.memo import data_in
 from escrow.core.script import p2wpkh
 from escrow.core.transaction import Tx, TxIn, parse, show_id
 from escrow.shell.core_rpc import CoreChain, RpcRefused
 from escrow.shell.dev_methods import METHODS
 from escrow.shell.devchain import bind_loopback, serve_devchain
 from escrow.shell.kernel import KernelChain
+from escrow.shell.regtest import FAUCET_SCRIPT
 from escrow.shell.wallet import WALLET_TABLE, KeyWallet
 from escrow.shell.watcher import Watcher
 from wire.effects import Save
@@ -373,3 +375,27 @@ async def test_a_txid_is_not_acceptance() -> None:
         with pytest.raises(Rejected) as refused:
             await CoreChain(client, "http://127.0.0.1:1", REGTEST).submit(raw)
     assert refused.value.code == "not-seen"
+
+
+async def test_a_funding_says_to_its_owner_what_it_funds(tmp_path: Path) -> None:
+    """With and without change; also when the transaction is looked for again, where a data output is no coin."""
+    notes = [b"\x01" * 40, b"\x02" * 75]
+    outputs = [TxOut(100_000, b"\x00\x20" + bytes([number]) * 32) for number in range(2)]
+    async with core(tmp_path) as chain:
+        wallet = await KeyWallet.open(KEY, chain, MemoryJournal(), REGTEST)
+        for value in (500_000, 200_600):
+            await chain.faucet(SCRIPT, value)
+            await chain.mine(1)
+            built = parse(await wallet.fund(outputs, notes))
+            assert list(built.outputs[:2]) == outputs
+            assert len(data_in(built.outputs[2]) or b"") == 115
+            assert [one.script for one in built.outputs[3:]] == ([SCRIPT] if value == 500_000 else [])
+            assert value - sum(one.value_sat for one in built.outputs) >= built.vsize
+            await chain.submit(built.serialise())
+            await chain.mine(1)
+            await wallet.balance_sat()
+            assert wallet.pending() == ()
+            rest = await wallet.balance_sat()
+            if rest:
+                await chain.submit(await wallet.fund([TxOut(rest - 130, FAUCET_SCRIPT)]))
+                await chain.mine(1)

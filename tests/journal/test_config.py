@@ -28,6 +28,7 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
         arbiters=(),
         allow_mainnet=False,
         mainnet_cap_sat=0,
+        memo=True,
         log_level="info",
         log_format="text",
         sell=(),
