@@ -266,6 +266,7 @@ CHANNEL_FUND_WAIT_S: Final = 120
 CHANNEL_CLOSE_WAIT_S: Final = 10
 CREDIT_MAX_SAT: Final = 1_000
 CHAIN_LOOKBACK_BLOCKS: Final = 2_016
+RECOVERY_LOOK_BLOCKS: Final = 4_032  # read by default when escrows are looked for on a public chain: four weeks
 WATCH_INTERVAL_MS: Final = 250
 WATCHED_MAX: Final = 2_048
 MEMPOOL_MAX_TRANSACTIONS: Final = 5_000

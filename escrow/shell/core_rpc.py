@@ -17,9 +17,10 @@ import httpx
 import trio
 
 from escrow.core.contract import chain_instance
+from escrow.core.recovery import touches
 from escrow.core.script import address_of
 from escrow.core.transaction import BadTransaction, parse, read_id, show_id
-from escrow.shell.follower import Follower
+from escrow.shell.follower import BLOCKS_AT_ONCE, Follower, read_blocks
 from escrow.shell.ledger import Coin
 from escrow.shell.waiting import WaitingRoom
 from wire.limits import RPC_TIMEOUT_S
@@ -32,6 +33,7 @@ _NO_METHOD = -32_601
 _REFUSALS = (-22, -25, -26, -27)
 _FEE_TARGET_BLOCKS = 2
 _SEEN_TRIES = 5
+_READ_AGAIN = 3
 _SEEN_PAUSE_S = 0.05
 
 
@@ -130,6 +132,14 @@ class CoreChain:
             return await self.call(method, *parameters)
         except RpcRefused as error:
             raise ChainFault("chain-refused", f"the chain refuses {method}: {error.message}") from None
+
+    async def sure_all(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """Several calls that a working node does not refuse, in one request. Raises ``ChainFault``."""
+        results = await self.batch(*calls)
+        for (method, *_), result in zip(calls, results, strict=True):
+            if isinstance(result, RpcRefused):
+                raise ChainFault("chain-refused", f"the chain refuses {method}: {result.message}")
+        return results
 
     # --- the port ----------------------------------------------------------------------------------------------
 
@@ -254,6 +264,27 @@ class CoreChain:
             )
             for one in told["unspents"]
         ]
+
+    async def history_of(self, script: bytes, since: int) -> Sequence[TxInfo]:
+        """Transactions of blocks from ``since`` on that pay to this witness script or spend from it; reads every block, which
+        takes hours for all of a large chain. A reorganisation meanwhile is read again, up to three times. Raises ``ChainFault``.
+        """
+        for _ in range(_READ_AGAIN):
+            found: list[TxInfo] = []
+            height, before = max(since, 1), b""
+            last = (await self.tip()).height
+            while height <= last:
+                for block, header, body in await read_blocks(self, height, min(height + BLOCKS_AT_ONCE, last + 1)):
+                    if before and header[4:36] != before:
+                        break
+                    found += [TxInfo(one.serialise(), height) for one in body if touches(one, script)]
+                    height, before = height + 1, block
+                else:
+                    continue
+                break
+            else:
+                return found
+        raise ChainFault("chain-moves", "the chain was reorganised while it was read; ask again")
 
     # --- only on regtest ---------------------------------------------------------------------------------------
 

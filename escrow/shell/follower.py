@@ -7,10 +7,12 @@ that somebody asked for are remembered.
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from escrow.core.transaction import BadTransaction, Tx, parse, parse_block, show_id
+from escrow.core.transaction import BadTransaction, Tx, merkle_root, parse, parse_block, read_id, show_id
 from wire.account import sha256d
 from wire.limits import CHAIN_LOOKBACK_BLOCKS
 from wire.ports import ChainFault, OutInfo, OutPoint, Tip, TxInfo
+
+BLOCKS_AT_ONCE = 16
 
 
 class Asks(Protocol):
@@ -19,6 +21,37 @@ class Asks(Protocol):
     async def sure(self, method: str, *parameters: Any) -> Any:
         """See ``CoreChain.sure``."""
         ...
+
+    async def sure_all(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """See ``CoreChain.sure_all``."""
+        ...
+
+
+def _hash(told: Any) -> bytes:
+    try:
+        return read_id(told)
+    except (BadTransaction, TypeError):
+        raise ChainFault("chain-garbled", "the chain gave something else than a block's hash") from None
+
+
+def _block(told: Any, block: bytes) -> tuple[bytes, bytes, tuple[Tx, ...]]:
+    try:
+        header, body = parse_block(bytes.fromhex(told))
+    except BadTransaction as error:
+        raise ChainFault("chain-garbled", f"the chain gave a block that cannot be read: {error.sentence}") from None
+    except (ValueError, TypeError):
+        raise ChainFault("chain-garbled", "the chain gave something else than a block") from None
+    if sha256d(header) != block or merkle_root([one.txid for one in body]) != header[36:68]:
+        raise ChainFault("chain-garbled", "the chain gave another block than was asked for")
+    return block, header, body
+
+
+async def read_blocks(node: Asks, start: int, end: int) -> list[tuple[bytes, bytes, tuple[Tx, ...]]]:
+    """Hash, header and transactions of the best chain's blocks from height ``start`` to before ``end``. Raises ``ChainFault``."""
+    told = await node.sure_all(*(("getblockhash", height) for height in range(start, end)))
+    hashes = [_hash(one) for one in told]
+    raws = await node.sure_all(*(("getblock", show_id(one), 0) for one in hashes))
+    return [_block(raw, block) for raw, block in zip(raws, hashes, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +99,7 @@ class Follower:
             self._height, self._hashes = tip.height, {tip.height: tip.block}
             return
         for height in range(self._height + 1, tip.height + 1):
-            block, body = await self._read(height)
+            ((block, _, body),) = await read_blocks(self._node, height, height + 1)
             self._hashes[height], self._height = block, height
             self._hashes.pop(height - CHAIN_LOOKBACK_BLOCKS, None)
             self._note(body, height, set(self._watched))
@@ -75,9 +108,11 @@ class Follower:
         """The output as blocks told of it, searched for once in the past; None when no block told."""
         sighting = self._watched[outpoint]
         if not sighting.searched and (sighting.made is None or sighting.spender is None):
-            self._watched[outpoint] = replace(sighting, searched=True)
-            for height in range(max(1, self._height - CHAIN_LOOKBACK_BLOCKS), self._height + 1):
-                self._note((await self._read(height))[1], height, {outpoint})
+            for start in range(max(1, self._height - CHAIN_LOOKBACK_BLOCKS), self._height + 1, BLOCKS_AT_ONCE):
+                blocks = await read_blocks(self._node, start, min(start + BLOCKS_AT_ONCE, self._height + 1))
+                for place, (_, _, body) in enumerate(blocks):
+                    self._note(body, start + place, {outpoint})
+            self._watched[outpoint] = replace(self._watched[outpoint], searched=True)
             sighting = self._watched[outpoint]
         if sighting.made is None:
             return None
@@ -89,21 +124,7 @@ class Follower:
         known = self._hashes.get(self._height)
         if self._height == tip.height:
             return known == tip.block
-        return known == await self._hash(self._height)
-
-    async def _hash(self, height: int) -> bytes:
-        return bytes.fromhex(await self._node.sure("getblockhash", height))[::-1]
-
-    async def _read(self, height: int) -> tuple[bytes, tuple[Tx, ...]]:
-        block = await self._hash(height)
-        raw = bytes.fromhex(await self._node.sure("getblock", show_id(block), 0))
-        try:
-            header, body = parse_block(raw)
-        except BadTransaction as error:
-            raise ChainFault("chain-garbled", f"the chain gave a block that cannot be read: {error.sentence}") from None
-        if sha256d(header) != block:
-            raise ChainFault("chain-garbled", "the chain gave another block than was asked for")
-        return block, body
+        return known == _hash(await self._node.sure("getblockhash", self._height))
 
     def _step_back(self) -> None:
         """The last block left the chain: forget what it told."""

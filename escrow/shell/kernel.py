@@ -84,6 +84,10 @@ class KernelChain:
         """Confirmed unspent outputs with this script, for a wallet."""
         return await self.call(lambda chain: chain.coins_of(script))
 
+    async def history_of(self, script: bytes, since: int) -> list[TxInfo]:
+        """Transactions of blocks from ``since`` on that pay to this witness script or spend from it, oldest first."""
+        return await self.call(lambda chain: chain.history_of(script, since))
+
     async def mine(self, count: int = 1, script: bytes = FAUCET_SCRIPT) -> list[bytes]:
         """Make blocks; returns their hashes."""
         return await self.call(lambda chain: chain.mine(count, script))

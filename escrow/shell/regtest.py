@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from escrow.core.amounts import fee_sat
+from escrow.core.recovery import touches
 from escrow.core.script import p2wsh
 from escrow.core.transaction import BadTransaction, Tx, TxIn, parse, parse_block
 from escrow.shell.consensus import Consensus
@@ -110,6 +111,14 @@ class Regtest:
         """Confirmed unspent outputs with this script, oldest first; those spent by waiting transactions included."""
         found = [one for one in self._ledger.coins.values() if one.output.script == script]
         return sorted(found, key=lambda one: (one.height, one.outpoint.txid, one.outpoint.vout))
+
+    def history_of(self, script: bytes, since: int) -> list[TxInfo]:
+        """Confirmed transactions from height ``since`` on that pay to this witness script or spend from it, oldest first."""
+        return [
+            TxInfo(transaction.serialise(), height)
+            for transaction, height in self._ledger.transactions.values()
+            if height >= since and touches(transaction, script)
+        ]
 
     # --- writing -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from peer.cli.disputes import add_disputes
 from peer.cli.doctor import doctor
 from peer.cli.market import add_market
 from peer.cli.receipts import add_receipts
+from peer.cli.wallet import add_wallet
 from peer.config import VERSION
 from wire.errors import InvariantBroken, named_in
 
@@ -60,6 +61,7 @@ def _make_app() -> typer.Typer:
     keys.command("import")(key.key_import)
     keys.command("export")(key.key_export)
     app.add_typer(keys, name="key")
+    add_wallet(app)
     app.command()(running.devchain)
     app.command()(trying.faucet)
     app.command()(trying.address)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,24 +37,33 @@ class Money:
 @asynccontextmanager
 async def open_money(settings: Settings, home: Home, key: SecretKey, journal: Journal) -> AsyncIterator[Money | None]:
     """The chain that the settings name, or None."""
+    if settings.chain.kind == "none":
+        yield None
+        return
+    async with open_chain(settings, home) as chain:
+        instance = await named_instance(chain)
+        wallet = await KeyWallet.open(key, chain, journal, settings.network)
+        shared = settings.chain.kind == "core"
+        yield Money(chain=chain, wallet=wallet, watcher=Watcher(chain), instance=instance, shared=shared)
+
+
+@asynccontextmanager
+async def open_chain(settings: Settings, home: Home) -> AsyncIterator[KernelChain | CoreChain]:
+    """The chain that the settings name. Raises ``LocalFault`` when they name none."""
     choice = settings.chain
     if settings.network.real_money and not settings.allow_mainnet:
         raise LocalFault("mainnet", "real money needs allow_mainnet = true and a cap in the settings")
     if choice.kind == "none":
-        yield None
-        return
-    async with AsyncExitStack() as stack:
-        chain: KernelChain | CoreChain
-        if choice.kind == "kernel":
-            chain = await stack.enter_async_context(KernelChain.open(home.folder / "chain", settings.network))
-        else:
-            chain = await stack.enter_async_context(CoreChain.open(choice.url, settings.network))
-        instance = await _instance(chain)
-        wallet = await KeyWallet.open(key, chain, journal, settings.network)
-        yield Money(chain=chain, wallet=wallet, watcher=Watcher(chain), instance=instance, shared=choice.kind == "core")
+        raise LocalFault("no-chain", "the settings name no chain; give --chain")
+    if choice.kind == "kernel":
+        async with KernelChain.open(home.folder / "chain", settings.network) as own:
+            yield own
+    else:
+        async with CoreChain.open(choice.url, settings.network) as core:
+            yield core
 
 
-async def _instance(chain: Chain) -> bytes:
+async def named_instance(chain: Chain) -> bytes:
     """The chain's name; one that has only just been started is given a moment."""
     for _ in range(CHAIN_ATTEMPTS):
         try:
