@@ -4,7 +4,7 @@ Signatures of states are DER without the sighash byte (which is always ALL); tho
 id, which is the digest of the terms, so they prove to anyone who agreed to what.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from escrow.core.contract import OPENED_PURPOSE, Terms
 from wire.canon import U16, U63, Choice, Hash32, Range, Signature64, Size, record
@@ -92,8 +92,47 @@ class AskClose:
     reason: Sentence
 
 
-Letters = Choice("escrow", {1: Open, 2: Opened, 3: Declined, 4: Funded, 5: Commit, 6: Key, 7: Done, 8: AskClose})
-AnyLetter: TypeAlias = Open | Opened | Declined | Funded | Commit | Key | Done | AskClose
+@record
+class Recall:
+    """Buyer: I have lost what I knew of this channel, or (32 zero bytes) of all; tell me what you hold."""
+
+    channel: Hash32
+
+
+@record
+class Latest:
+    """The last commitment as the seller holds it; ``key`` is there when he has given it."""
+
+    sequence: Sequence
+    ref: Ref
+    lock: Hash32
+    paid_msat: U63
+    amount_msat: U63
+    signature: Der
+    settled: Der | None
+    key: Hash32 | None
+
+
+@record
+class Held:
+    """Seller: this is what I hold, with your own signatures. ``opened`` is mine under the terms."""
+
+    channel: Hash32
+    terms: Terms
+    signature: Signature64
+    opened: Signature64
+    txid: Hash32
+    vout: U16
+    last: Latest | None
+
+
+Letters = Choice(
+    "escrow",
+    {1: Open, 2: Opened, 3: Declined, 4: Funded, 5: Commit, 6: Key, 7: Done, 8: AskClose, 9: Recall, 10: Held},
+)
+AnyLetter: TypeAlias = Open | Opened | Declined | Funded | Commit | Key | Done | AskClose | Recall | Held
+
+ALL_CHANNELS: Final = bytes(32)
 
 
 def read_letter(payload: bytes) -> AnyLetter:

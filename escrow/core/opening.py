@@ -33,7 +33,8 @@ class SellerPolicy:
     arbiter_required: bool = False
 
 
-def _new_row(role: Role, phase: Phase, terms: Terms, open_signature: bytes, opened_signature: bytes | None) -> ChannelRow:
+def new_row(role: Role, phase: Phase, terms: Terms, open_signature: bytes, opened_signature: bytes | None) -> ChannelRow:
+    """A channel of which nothing has happened yet."""
     return ChannelRow(
         role=role,
         phase=phase,
@@ -100,7 +101,7 @@ def open_channel(key: SecretKey, network: Network, terms: Terms, now: Instant) -
         raise Refused("capacity-low", f"a channel of {terms.capacity_sat} sat would be eaten by fees; use at least {least} sat")
     contract_of(network.name, terms)
     signature = key.sign(channel_id(network.name, terms))
-    row = _new_row(Role.BUYER, Phase.OFFERED, terms, signature, None)
+    row = new_row(Role.BUYER, Phase.OFFERED, terms, signature, None)
     channel = BuyerChannel(key, network, row)
     return channel, channel.begin(now, "offered to the seller")
 
@@ -151,7 +152,7 @@ def answer_open(
         declined = Declined(channel=letter.channel, code=refusal[0], sentence=refusal[1])
         return None, (Count(code=f"declined-{refusal[0]}"), Letter(peer=event.peer, payload=Letters.pack(declined)))
     signature = key.sign(opened_digest(network.name, channel))
-    row = _new_row(Role.SELLER, Phase.AGREED, letter.terms, letter.signature, signature)
+    row = new_row(Role.SELLER, Phase.AGREED, letter.terms, letter.signature, signature)
     machine = SellerChannel(key, network, row)
     return machine, machine.begin(now, "agreed; waiting for the funding")
 

@@ -208,6 +208,7 @@ class Brain:
             node.BondReleaseAsked: lambda event, _: self.justice.bonds.free(event),
             node.RuleAsked: lambda event, _: self.justice.court.asked(event),
             node.CloseAsked: lambda event, now: self.purse.close_all(event.reason, now),
+            node.RecallAsked: lambda event, now: self.purse.recall(event.peers, now),
             node.LetterArrived: self._letter,
             node.PeerUp: self._peer_up,
             node.PeerDown: lambda event, now: [*self.buying.peer_down(event, now), *self.selling.peer_down(event, now)],

@@ -161,6 +161,13 @@ class CloseAsked:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallAsked:
+    """The owner lost his disk: these sellers are asked for what they hold of his channels."""
+
+    peers: tuple[PeerId, ...]
+
+
 # --- from the network --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterArrived:

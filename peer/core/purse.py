@@ -9,7 +9,7 @@ wait for the answer of one, but not longer than the epoch.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from escrow.core.amounts import capacity_sat, enforced_from_sat, usable_msat
@@ -20,6 +20,7 @@ from escrow.core.events import (
     FundingBuilt,
     FundingFailed,
     FundingWanted,
+    Letter,
     LetterIn,
     OutpointSeen,
     Pay,
@@ -29,8 +30,9 @@ from escrow.core.events import (
     TipSeen,
 )
 from escrow.core.memo import counter_of
-from escrow.core.messages import read_letter
+from escrow.core.messages import ALL_CHANNELS, Held, Letters, Recall, read_letter
 from escrow.core.opening import AnyChannel, SellerPolicy, answer_open, open_channel, propose_terms, restore
+from escrow.core.recall import held, take_back
 from escrow.core.seller import SellerChannel
 from escrow.core.state import CHANNEL_TABLE, LOCK_TABLE
 from peer.core import events as node
@@ -70,6 +72,7 @@ class Purse:
         self._tip: TipSeen | None = None
         self.channels: dict[bytes, AnyChannel] = {}
         self._bound: dict[bytes, set[bytes]] = {}
+        self._asked: set[PeerId] = set()
         self._exposure = exposure or Exposure()
         self._gathered: dict[bytes, FundingWanted] = {}
         self._alone: list[FundingWanted] = []
@@ -207,8 +210,10 @@ class Purse:
     # --- from the driver ----------------------------------------------------------------------------------------------
     def letter(self, peer: PeerId, payload: bytes, now: Instant) -> list[Any]:
         """A letter of the channel lane."""
-        letter = LetterIn(peer=peer, payload=payload)
-        name = read_letter(payload).channel
+        letter, said = LetterIn(peer=peer, payload=payload), read_letter(payload)
+        if isinstance(said, Recall | Held):
+            return self._recalled(peer, said, now)
+        name = said.channel
         if name in self.channels:
             return self._tell(name, letter, now)
         if self._instance is None or self._tip is None or len(self.channels) >= CHANNELS_MAX:
@@ -257,7 +262,27 @@ class Purse:
         for name in sorted(self.channels):
             if self.channels[name].peer == peer:
                 effects += self.channels[name].resume(now)
-        return effects
+        return [*effects, *self.recall([peer] if peer in self._asked else [], now)]
+
+    # --- a lost disk ----------------------------------------------------------------------------------------------------
+    def recall(self, peers: Iterable[PeerId], _: Instant) -> list[Any]:
+        """Ask sellers for what they hold of channels that we do not know any more; asked again when they come back."""
+        self._asked |= set(peers)
+        payload = Letters.pack(Recall(channel=ALL_CHANNELS))
+        return [Letter(peer=peer, payload=payload) for peer in peers]
+
+    def _recalled(self, peer: PeerId, letter: Recall | Held, now: Instant) -> list[Any]:
+        if isinstance(letter, Recall):
+            mine = [one for one in self.channels.values() if isinstance(one, SellerChannel) and one.peer == peer]
+            told = [held(one) for one in mine if letter.channel in (ALL_CHANNELS, one.channel)]
+            return [Letter(peer=peer, payload=Letters.pack(one)) for one in told if one is not None]
+        if peer not in self._asked or letter.channel in self.channels or self._instance is None:
+            return [Count(code="held-not-asked")]
+        if self._tip is None or len(self.channels) >= CHANNELS_MAX:
+            return [Count(code="channel-not-taken")]
+        channel, effects = take_back(self._key, self._network, self._instance, letter, peer, now)
+        self.channels[channel.channel] = channel
+        return [*effects, *channel.handle(self._tip, now)]
 
     def close_all(self, reason: str, now: Instant) -> list[Any]:
         """Ask every channel that is not closing yet to close."""

@@ -32,7 +32,21 @@ from escrow.core.events import (
     Unwatch,
     Watch,
 )
-from escrow.core.messages import AnyLetter, AskClose, Commit, Declined, Done, Funded, Key, Letters, Open, Opened, read_letter
+from escrow.core.messages import (
+    AnyLetter,
+    AskClose,
+    Commit,
+    Declined,
+    Done,
+    Funded,
+    Held,
+    Key,
+    Letters,
+    Open,
+    Opened,
+    Recall,
+    read_letter,
+)
 from escrow.core.opening import answer_open, open_channel, restore
 from escrow.core.seller import SELLER_TABLE
 from escrow.core.spends import complete, sign_state, state
@@ -119,6 +133,8 @@ def letter_of(kind: type, world: Pair, party: Party) -> AnyLetter:
         Key: Key(channel=channel, sequence=1, key=key),
         Done: Done(channel=channel, paid_msat=0, signature=der),
         AskClose: AskClose(channel=channel, reason="please"),
+        Recall: Recall(channel=channel),
+        Held: Held(channel=channel, terms=world.terms, signature=signature, opened=signature, txid=bytes(32), vout=0, last=None),
     }
     return made[kind]
 
