@@ -6,7 +6,7 @@ Errors are those of ``wire.errors`` and the few named here.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from wire.effects import Save
 from wire.errors import Ignore, LocalFault, Refused
@@ -151,6 +151,10 @@ class TxOut:
 
 class Rejected(Refused):
     """The chain does not accept this transaction; the sentence is its reason."""
+
+
+NOT_SEEN: Final = "not-seen"
+"""Code of a ``Rejected`` for a broadcast that was taken without complaint and is unknown afterwards: it may yet appear."""
 
 
 class ChainFault(LocalFault):

@@ -26,7 +26,7 @@ from escrow.shell.waiting import WaitingRoom
 from wire.limits import RPC_TIMEOUT_S
 from wire.money import SAT_PER_BTC
 from wire.network import Network
-from wire.ports import ChainFault, OutInfo, OutPoint, Rejected, Tip, TxInfo, TxOut
+from wire.ports import NOT_SEEN, ChainFault, OutInfo, OutPoint, Rejected, Tip, TxInfo, TxOut
 
 _NOT_FOUND = -5
 _NO_METHOD = -32_601
@@ -186,7 +186,7 @@ class CoreChain:
             await trio.sleep(0 if refusal else _SEEN_PAUSE_S)
         if refusal is not None:
             raise Rejected("rejected", refusal.message)
-        raise Rejected("not-seen", "the node took the transaction and then did not know it")
+        raise Rejected(NOT_SEEN, "the node took the transaction and then did not know it")
 
     async def _is_known(self, txid: bytes, outputs: int) -> bool:
         """Whether the transaction waits or has an unspent output; a confirmed one that is wholly spent needs an index."""

@@ -120,7 +120,7 @@ async def test_a_wallet_unlocks_what_was_built_for_nobody(tmp_path: Path) -> Non
         assert wallet.pending() == (kept,)
         assert await wallet.balance_sat() == 500_000
         with pytest.raises(Rejected):
-            await wallet.send(wallet.address, 200)
+            await wallet.send("one", wallet.address, 400_000, feerate=10)
         assert await wallet.balance_sat() == 500_000
         assert lost != kept
 
