@@ -195,6 +195,14 @@ class LocalNode:
                 written += len(piece)
         return written
 
+    def wallet(self, what: str = "", **params: str) -> Any:
+        """What ``GET /v1/wallet[/<what>]`` says: nothing more, history, fees, or escrows/<channel>."""
+        return self._json("GET", "/v1/wallet" + (f"/{what}" if what else ""), params)
+
+    def wallet_asks(self, what: str, body: dict[str, Any]) -> Any:
+        """What ``POST /v1/wallet/<what>`` answers: quote, send or recall."""
+        return self._json("POST", f"/v1/wallet/{what}", body=body)
+
     def events(self, after: int | None = None) -> Iterator[dict[str, Any]]:
         """What happens from now on, or after the event with the id ``after``, until the node stops."""
         headers = {} if after is None else {"last-event-id": str(after)}

@@ -99,6 +99,11 @@ class BuyerChannel(SightedChannel):
         super().__init__(key, network, row)
         self._past = {one.lock: one for one in sorted(past, key=lambda one: one.sequence)}
 
+    @property
+    def past_locks(self) -> tuple[PastLock, ...]:
+        """Its rows of table ``channel_lock``."""
+        return tuple(self._past.values())
+
     # --- opening -----------------------------------------------------------------------------------------------
 
     def _open_letter(self) -> Open:

@@ -162,6 +162,10 @@ class KeyWallet:
             spendable = sum(free.values())
             return Holdings(confirmed, spendable - confirmed, locked, young, spendable)
 
+    async def history(self, since: int) -> Sequence[TxInfo]:
+        """Confirmed transactions of the account in blocks from height ``since`` on, oldest first. Raises ``ChainFault``."""
+        return await self._chain.history_of(self._script, since)
+
     async def fund(self, outputs: Sequence[TxOut], notes: Sequence[bytes] = ()) -> bytes:
         """See ``wire.ports.Wallet``."""
         async with self._busy:
@@ -230,6 +234,8 @@ class KeyWallet:
     async def tend(self) -> None:
         """Broadcast payments that the chain has not seen. Raises ``ChainFault``."""
         async with self._busy:
+            if not any(one.txid in self._pending for one in self._payments.values()):
+                return
             await self._look()
             for one in list(self._payments.values()):
                 waiting = self._pending.get(one.txid)

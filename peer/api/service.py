@@ -6,6 +6,7 @@ The API knows nothing of markets, channels or stores; it asks a ``NodeService`` 
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
+from peer.api.wallet import WalletService
 from wire.errors import BitwrkError, LocalFault, Refused
 
 Json = dict[str, Any]
@@ -13,6 +14,11 @@ Json = dict[str, Any]
 
 class NodeService(Protocol):
     """The node as its owner's programs see it. All answers are made of plain JSON values."""
+
+    @property
+    def wallet(self) -> WalletService:
+        """The account's coins."""
+        ...
 
     async def put(self, body: AsyncIterator[bytes]) -> str:
         """Store what ``body`` yields and return its content id in hex. An exception raised by ``body`` is passed on."""
@@ -136,13 +142,17 @@ class NodeService(Protocol):
 
 STATUS: Final = {
     # what the asker wrote
+    "bad-address": 400,
     "bad-amount": 400,
     "bad-article": 400,
     "bad-blocks": 400,
+    "bad-checksum": 400,
     "bad-content-length": 400,
+    "bad-feerate": 400,
     "bad-levels": 400,
     "bad-limit": 400,
     "bad-multipart": 400,
+    "bad-peer-id": 400,
     "bad-range": 400,
     "bad-request": 400,
     "bad-series": 400,
@@ -151,12 +161,15 @@ STATUS: Final = {
     "bad-url": 400,
     "bad-wait": 400,
     "bad-worker": 400,
+    "dust": 400,
+    "wrong-network": 400,
     "token-missing": 401,
     "token-wrong": 401,
     "mandate-ended": 402,
     "no-funds": 402,
     "host-refused": 403,
     "origin-refused": 403,
+    "over-cap": 403,
     "not-found": 404,
     "unknown-bond": 404,
     "unknown-book": 404,
@@ -181,6 +194,7 @@ STATUS: Final = {
     "no-chain": 409,
     "not-locked": 409,
     "not-open": 409,
+    "request-reused": 409,
     "stalls-full": 409,
     "too-early": 409,
     "workers-full": 409,
@@ -189,6 +203,7 @@ STATUS: Final = {
     "work-failed": 502,
     "spent": 502,
     "busy": 503,
+    "chain-down": 503,
     "inbox-full": 503,
     "shutting-down": 503,
     "no-match": 504,

@@ -13,6 +13,7 @@ from peer.api.answers import EventLines, NoAnswer, Streamed
 from peer.api.bodies import BuyOrder, NewMandate, NewWorker, Order
 from peer.api.body import HungUp, exhaust, work_in
 from peer.api.service import Json, NodeService
+from peer.api.wallet import add_wallet
 from wire.errors import Refused
 from wire.limits import (
     ARTICLE_MAX_CHARS,
@@ -52,6 +53,7 @@ def add_v1(app: FastAPI, service: NodeService, stop: trio.Event) -> None:
     _add_mandates(app, service)
     _add_workers(app, service)
     _add_files(app, service)
+    add_wallet(app, service.wallet)
     _add_watching(app, service, stop)
 
 

@@ -37,6 +37,7 @@ from peer.node.service import Service
 from peer.node.taping import Recorder
 from peer.node.tasks import UnitTasks
 from peer.node.views import Views, peer_facts
+from peer.node.wallet import WalletDesk
 from peer.offer import Offer
 from peer.workers.pool import open_pool
 from wire.account import account_of
@@ -111,6 +112,17 @@ class Assembly:
         room = self._settings.network.memo_max_bytes if self._settings.memo else 0
         return Funding(self._nursery, money.chain, money.wallet, self.driver.tell, room)
 
+    def _make_wallet(self) -> WalletDesk:
+        return WalletDesk(
+            key=self._key,
+            network=self._settings.network,
+            cap_sat=self._settings.mainnet_cap_sat,
+            money=self._money,
+            purse=self.brain.purse,
+            ask=self.driver.ask,
+            here=lambda: [view.peer for view in self.net.peers()],
+        )
+
     def _make_service(self, store: Store, client: httpx.AsyncClient) -> Service:
         registry = Registry(
             workers=self.workers,
@@ -137,6 +149,7 @@ class Assembly:
             account=self._account,
             peers=self._peers,
             metrics=metrics.text,
+            wallet=self._make_wallet(),
         )
 
     # --- wires --------------------------------------------------------------------------------------------------------
@@ -242,6 +255,7 @@ class Assembly:
         while True:
             try:
                 self._balance_sat = await money.wallet.balance_sat()
+                await money.wallet.tend()
             except BitwrkError as error:
                 _LOG.warning("the balance could not be read: %s", error.sentence)
             await trio.sleep(BALANCE_EVERY_S)

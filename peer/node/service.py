@@ -33,6 +33,7 @@ from peer.node.performer import Performer
 from peer.node.quotes import Quotes
 from peer.node.registry import Registry, Worker
 from peer.node.views import Views
+from peer.node.wallet import WalletDesk
 from wire.errors import Refused
 from wire.limits import CONTENT_MAX_BYTES
 from wire.moments import SECOND, Instant
@@ -66,6 +67,7 @@ class Service:
         account: Callable[[], Json],
         peers: Callable[[], list[Json]],
         metrics: Callable[[], bytes],
+        wallet: WalletDesk,
     ) -> None:
         self._brain = brain
         self._driver = driver
@@ -81,6 +83,7 @@ class Service:
         self.account = account
         self.peers = peers
         self.metrics = metrics
+        self.wallet = wallet
         self.trades = views.trades
         self.channels = views.channels
         self.workers = views.workers

@@ -1,6 +1,6 @@
 """A node for the API to talk to, with a store in memory and a market that a test controls."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
@@ -17,6 +17,41 @@ DAY |= {"max_msat": 2_850_000, "first_msat": 2_850_000, "last_msat": 2_850_000}
 SLOT: Json = {"begin_us": 1_795_227_420_000_000, "end_us": 1_795_227_480_000_000, **DAY}
 QUOTED: Json = {"last_msat": 2_850_000, "spread_msat": None, "best_ask_msat": 2_600_000, "sell_units": 5, "buy_units": 0}
 QUOTED |= {"buy_orders": 0, "sell_orders": 2, "buyers": 0, "sellers": 1, "day": DAY}
+
+
+class FakeWallet:
+    """A wallet that says what it was asked."""
+
+    def __init__(self, node: "FakeNode") -> None:
+        self._node = node
+
+    def _told(self, *asked: object) -> Json:
+        self._node.asked.append(asked)
+        if self._node.refusal is not None:
+            raise self._node.refusal
+        return {"network": "regtest", "money": "play", "asked": [str(one) for one in asked]}
+
+    async def holdings(self) -> Json:
+        return self._told("holdings")
+
+    async def history(self, from_height: int | None) -> Json:
+        return self._told("history", from_height)
+
+    async def fees(self) -> Json:
+        return self._told("fees")
+
+    async def quote(self, address: str, value_sat: int | None, feerate: int | None) -> Json:
+        return self._told("quote", address, value_sat, feerate)
+
+    async def send(self, request: str, address: str, value_sat: int | None, feerate: int | None) -> Json:
+        return self._told("send", request, address, value_sat, feerate)
+
+    async def recall(self, peers: Sequence[str]) -> list[str]:
+        self._told("recall", *peers)
+        return list(peers)
+
+    def escrow(self, channel: str) -> Json:
+        return self._told("escrow", channel)
 
 
 class FakeNode:
@@ -43,6 +78,10 @@ class FakeNode:
         self.file_closed = trio.Event()
         self.endless_file: str | None = None
         self.happenings_in, self.happenings = trio.open_memory_channel[Json](100)
+
+    @property
+    def wallet(self) -> "FakeWallet":
+        return FakeWallet(self)
 
     async def put(self, body: AsyncIterator[bytes]) -> str:
         whole = bytearray()
