@@ -54,6 +54,7 @@ class Settings:
     bootstrap: tuple[str, ...]
     chain: ChainChoice
     arbiters: tuple[Public, ...]
+    chain_second: ChainChoice | None
     allow_mainnet: bool
     mainnet_cap_sat: int
     memo: bool
@@ -136,6 +137,13 @@ def _chain(value: object) -> ChainChoice:
             return ChainChoice(kind="core", url=url)
     # The value is not repeated: it may hold a password.
     raise _BadValue("it takes 'kernel', 'none' or 'core:http://user:password@host:port'")
+
+
+def _second(value: object) -> ChainChoice:
+    choice = _chain(value)
+    if choice.kind in ("kernel", "none"):
+        raise _BadValue("it takes 'core:http://user:password@host:port'")
+    return choice
 
 
 def _switch(value: object) -> bool:
@@ -221,6 +229,13 @@ TABLE: Final = (
         default=(),
         read=_arbiters,
         purpose="peer ids of arbiters you accept; paid books name the first of them",
+    ),
+    Setting(
+        name="chain_second",
+        option=None,
+        default=None,
+        read=_second,
+        purpose="a second chain, as for chain, that must agree with the first before anything is believed",
     ),
     Setting(
         name="allow_mainnet", option=None, default=False, read=_switch, purpose="must be true before the network main is used"
@@ -321,12 +336,15 @@ def _checked(home: Path, path: Path, values: Mapping[str, object]) -> Settings:
         raise LocalFault("mainnet", f"{path}: mainnet_cap_sat must say how many satoshi may be at stake at once")
     if network.name != "regtest" and chain.kind == "kernel":
         raise LocalFault("no-chain", f"the kernel chain is regtest only; give --chain for the network {network.name}")
+    if values["chain_second"] is not None and chain.kind in ("kernel", "none"):
+        raise LocalFault("bad-config", f"{path}: chain_second goes with a chain that others can see, too; name one with chain")
     if listen is None:
         listen = _PUBLIC_LISTEN if network.name != "regtest" else _LOOPBACK_LISTEN
     return Settings(
         home=home,
         network=network,
         chain=chain,
+        chain_second=values["chain_second"],  # type: ignore[arg-type]
         allow_mainnet=bool(allow),
         mainnet_cap_sat=cap,
         memo=bool(values["memo"]),

@@ -4,6 +4,7 @@ A look always tells the tip before the outputs, because a channel judges depths 
 block does, is a change like any other.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -38,8 +39,19 @@ class WatcherStatistics:
 class Watcher:
     """Watches one chain. ``watch`` and ``unwatch`` return at once and may be called before ``run``."""
 
-    def __init__(self, chain: Chain, interval_ms: int = WATCH_INTERVAL_MS) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        interval_ms: int = WATCH_INTERVAL_MS,
+        *,
+        still_s: float = math.inf,
+    ) -> None:
         self._chain = chain
+        self._still_s = still_s
+        self.on_fault: Callable[[str, str], None] = lambda code, sentence: None
+        """Told code and sentence when a fault begins or becomes another, and two empty texts when it is over."""
+        self._code = ""
+        self._moved_at = -math.inf
         self._interval_s = interval_ms / 1_000
         self._told: dict[OutPoint, OutInfo | _Untold | None] = {}
         self._tip: Tip | None = None
@@ -69,13 +81,27 @@ class Watcher:
             self._hurry = trio.Event()
             try:
                 await self.look(deliver)
-                self._fault = ""
+                self._say(*self._stillness())
             except ChainFault as fault:
                 self._faults += 1
-                self._fault = fault.sentence
+                self._say(fault.code, fault.sentence)
                 await trio.sleep(self._interval_s)
             with trio.move_on_after(self._interval_s):
                 await self._hurry.wait()
+
+    def _stillness(self) -> tuple[str, str]:
+        """A chain without a new block for hours may be cut off, or kept from us; nothing is decided by it, but it is said."""
+        still_s = trio.current_time() - self._moved_at
+        if self._still_s < still_s < math.inf:
+            return "chain-still", f"the chain has shown no new block for {still_s / 3_600:.0f} hours; is its server cut off?"
+        return "", ""
+
+    def _say(self, code: str, sentence: str) -> None:
+        """Tell when it starts, changes its name and ends; not every time."""
+        self._fault = sentence
+        if code != self._code:
+            self._code = code
+            self.on_fault(code, sentence)
 
     async def look(self, deliver: Deliver) -> None:
         """One look. Raises ``ChainFault``; what was told before it stays told."""
@@ -83,7 +109,7 @@ class Watcher:
         tip = await self._chain.tip()
         if tip != self._tip:
             feerate = await self._chain.feerate()
-            self._tip = tip
+            self._tip, self._moved_at = tip, trio.current_time()
             await deliver(TipSeen(height=tip.height, feerate_sat_per_kvb=feerate))
         for outpoint in list(self._told):
             info = await self._chain.outpoint(outpoint)

@@ -110,7 +110,24 @@ class Assembly:
 
     def _make_funding(self, money: Money) -> Funding:
         room = self._settings.network.memo_max_bytes if self._settings.memo else 0
-        return Funding(self._nursery, money.chain, money.wallet, self.driver.tell, room)
+        return Funding(
+            self._nursery,
+            money.chain,
+            money.wallet,
+            self.driver.tell,
+            room,
+            cap_sat=self._settings.mainnet_cap_sat if self._settings.network.real_money else None,
+            exposure_sat=self.brain.purse.exposure_sat,
+            notice=self.feed.publish,
+        )
+
+    def _chain_fault(self, code: str, sentence: str) -> None:
+        """The chain began to be away, contradictory or still, or is itself again."""
+        if code:
+            _LOG.warning("%s", sentence)
+        else:
+            _LOG.info("the chain answers again")
+        self.feed.publish("chain", what="away" if code else "back", code=code, reason=sentence)
 
     def _make_wallet(self) -> WalletDesk:
         return WalletDesk(
@@ -232,6 +249,7 @@ class Assembly:
             self.net.join_topic(topic_of(self._settings.network), self._bridged)
             self.brain.market.bridge.open()
         if self._money:
+            self._money.watcher.on_fault = self._chain_fault
             self._nursery.start_soon(self._money.watcher.run, self.driver.tell)
             self._nursery.start_soon(self._watch_balance, self._money)
         self._nursery.start_soon(self._recorder.run)
@@ -296,6 +314,7 @@ class Assembly:
             "draining": self.brain.selling.draining,
             "history_fault": self._recorder.fault or None,
             "exposure_sat": self.brain.purse.exposure_sat(),
+            "chain_fault": (self._money.watcher.statistics().fault or None) if self._money else None,
             "counters": dict(sorted(self.performer.counters.items())),
         }
 

@@ -1,21 +1,26 @@
 """The chain a node settles on, as its settings name it, and the wallet there."""
 
 import logging
+import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
+from escrow.shell.checked import CheckedChain, ComparedChain
 from escrow.shell.core_rpc import CoreChain
 from escrow.shell.kernel import KernelChain
+from escrow.shell.recovery import HistoryChain
 from escrow.shell.wallet import KeyWallet
 from escrow.shell.watcher import Watcher
-from peer.config import Settings
+from peer.config import ChainChoice, Settings
 from peer.home import Home
 from wire.errors import LocalFault
 from wire.keys import SecretKey
+from wire.limits import CHAIN_STILL_S
+from wire.network import Network
 from wire.ports import Chain, ChainFault, Journal
 
 _LOG: Final = logging.getLogger("bitwrk.money")
@@ -43,13 +48,17 @@ async def open_money(settings: Settings, home: Home, key: SecretKey, journal: Jo
     async with open_chain(settings, home) as chain:
         instance = await named_instance(chain)
         wallet = await KeyWallet.open(key, chain, journal, settings.network)
-        shared = settings.chain.kind == "core"
-        yield Money(chain=chain, wallet=wallet, watcher=Watcher(chain), instance=instance, shared=shared)
+        still_s = math.inf if settings.network.bitcoin == "regtest" else CHAIN_STILL_S
+        watcher = Watcher(chain, still_s=still_s)
+        shared = settings.chain.kind != "kernel"
+        yield Money(chain=chain, wallet=wallet, watcher=watcher, instance=instance, shared=shared)
 
 
 @asynccontextmanager
-async def open_chain(settings: Settings, home: Home) -> AsyncIterator[KernelChain | CoreChain]:
-    """The chain that the settings name. Raises ``LocalFault`` when they name none."""
+async def open_chain(settings: Settings, home: Home) -> AsyncIterator[KernelChain | CheckedChain]:
+    """The chain that the settings name; any but our own is checked, and compared with a second where there is one. Raises
+    ``LocalFault`` when they name none.
+    """
     choice = settings.chain
     if settings.network.real_money and not settings.allow_mainnet:
         raise LocalFault("mainnet", "real money needs allow_mainnet = true and a cap in the settings")
@@ -59,8 +68,17 @@ async def open_chain(settings: Settings, home: Home) -> AsyncIterator[KernelChai
         async with KernelChain.open(home.folder / "chain", settings.network) as own:
             yield own
     else:
-        async with CoreChain.open(choice.url, settings.network) as core:
-            yield core
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(_far(choice, settings.network))
+            if settings.chain_second is None:
+                yield CheckedChain(first, settings.network)
+            else:
+                second = await stack.enter_async_context(_far(settings.chain_second, settings.network))
+                yield ComparedChain(first, second, settings.network)
+
+
+def _far(choice: ChainChoice, network: Network) -> AbstractAsyncContextManager[HistoryChain]:
+    return CoreChain.open(choice.url, network)
 
 
 async def named_instance(chain: Chain) -> bytes:

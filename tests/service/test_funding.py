@@ -2,17 +2,18 @@
 
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
-from escrow.core.events import FundingWanted, TipSeen
+from escrow.core.events import FundingWanted, Submit, TipSeen
 from peer.core.events import ChannelBound, ChannelWanted, FundingBuilt
 from peer.core.purse import Purse
 from peer.node.funding import Funding, in_memos
 from wire.keys import SecretKey
 from wire.moments import SECOND, Instant
 from wire.network import REGTEST
-from wire.ports import TxOut
+from wire.ports import NOT_SEEN, ChainFault, Rejected, TxOut
 
 KEY = SecretKey(b"\x41" * 32)
 SELLERS = [SecretKey(bytes([number]) * 32) for number in range(1, 4)]
@@ -86,3 +87,66 @@ def test_no_nonce_comes_twice_not_even_after_a_lost_disk() -> None:
     early, late = Instant(1_760_000_000 * SECOND), Instant(1_760_000_004 * SECOND)
     found = nonces(Purse(KEY, REGTEST, INSTANCE), early) + nonces(Purse(KEY, REGTEST, INSTANCE), late)
     assert len({one[:4] for one in found}) == len(set(found)) == 8
+
+
+class Chain:
+    """Answers broadcasts from a list."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self.answers = list(answers)
+        self.times: list[float] = []
+
+    async def submit(self, raw: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.times.append(trio.current_time())
+        answer = self.answers.pop(0)
+        if answer is not None:
+            raise answer
+        return raw
+
+
+async def broadcast(*answers: Exception | None) -> tuple[list[float], list[Any]]:
+    chain, told = Chain(*answers), []
+
+    def notice(kind: str, **facts: Any) -> None:
+        told.append((kind, facts))
+
+    async def tell(event: Any) -> None:
+        raise AssertionError(event)
+
+    async with trio.open_nursery() as nursery:
+        funding = Funding(nursery, chain, Wallet(), tell, 80, notice=notice)  # type: ignore[arg-type]
+        begun = trio.current_time()
+        for _ in range(2):
+            funding.submit(Submit(raw=b"\x01" * 32, purpose="claim"))
+    assert chain.answers == []
+    return [at - begun for at in chain.times], told
+
+
+async def test_a_broadcast_is_repeated_until_the_chain_has_seen_it(autojump_clock: trio.testing.MockClock) -> None:
+    away, unseen = ChainFault("chain-down", "away"), Rejected(NOT_SEEN, "taken and unknown")
+    times, told = await broadcast(*[away] * 8, unseen, None)
+    assert times == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+    assert told == []
+
+
+async def test_what_the_chain_refuses_the_owner_hears(autojump_clock: trio.testing.MockClock) -> None:
+    times, told = await broadcast(ChainFault("chain-down", "away"), Rejected("rejected", "bad-txns"))
+    assert len(times) == 2
+    assert told == [("chain", {"what": "refused", "purpose": "claim", "code": "rejected", "reason": "bad-txns"})]
+
+
+@pytest.mark.parametrize(("at_stake", "code"), [(50_000, None), (50_001, "over-cap")])
+async def test_nothing_is_funded_over_the_cap(at_stake: int, code: str | None, autojump_clock: trio.testing.MockClock) -> None:
+    wallet, told = Wallet(), []
+
+    async def tell(event: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        told.append(event)
+
+    async with trio.open_nursery() as nursery:
+        chain: Any = None
+        funding = Funding(nursery, chain, wallet, tell, 80, cap_sat=50_000, exposure_sat=lambda: at_stake)
+        funding.want(wanted(1, 40))
+    assert getattr(told[0], "code", None) == code
+    assert len(wallet.asked) == (1 if code is None else 0)
