@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from peer.cli.options import ChainOption, HomeOption, JsonOption, NetworkOption, amount, settings_from, show
-from peer.config import home_folder
+from peer.cli.options import ChainOption, HomeOption, JsonOption, NetworkOption, amount, show
+from peer.config import home_folder, load_settings
 from wire.errors import LocalFault, Refused
 
 _LOOK_S: Final = 0.5
@@ -249,7 +249,7 @@ def recover(
     as_json: JsonOption = False,
 ) -> None:
     """Find what belongs to the key of this home on the chain, and take back every escrow whose time is over."""
-    settings = settings_from(home, None, None, None, network, chain, None, None)
+    settings = load_settings(home_folder(home), {"network": network, "chain": chain})
     from peer.node.recovering import run_recovery
 
     def tell(report: dict[str, Any]) -> None:
