@@ -19,10 +19,12 @@ from escrow.core.messages import (
     Declined,
     Done,
     Funded,
+    Held,
     Key,
     Letters,
     Open,
     Opened,
+    Recall,
     opened_digest,
     read_letter,
 )
@@ -226,6 +228,8 @@ NO_LIE: Final = {(Commit, "ref"), (Declined, "code"), (Declined, "sentence"), (A
 """Names and words: anything well formed is true. A ``ref`` that changes under one number is a conflict, tested below."""
 BY_THE_CHAIN: Final = {(Funded, "txid"), (Funded, "vout")}
 """The seller believes no letter about the funding; what the chain shows is tested below."""
+BEFORE_A_MACHINE: Final = {Open, Recall, Held}
+"""Letters that are read where there is no channel yet: lies of an offer are below, of a channel handed back in test_recall."""
 
 
 def plain(letter: Any) -> list[Any]:
@@ -289,7 +293,7 @@ def test_every_field_of_every_letter_is_lied_about(pair: Make) -> None:
         for field in dataclasses.fields(kind):
             free = (kind, field.name) in NO_LIE | BY_THE_CHAIN
             assert (field.name in lied) != free, f"{kind.__name__}.{field.name}"
-    assert set(RIGHT) | {Open} == set(Letters.members.values())
+    assert set(RIGHT) | BEFORE_A_MACHINE == set(Letters.members.values())
 
 
 @pytest.mark.parametrize("kind", RIGHT)

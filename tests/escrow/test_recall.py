@@ -8,11 +8,12 @@ import pytest
 
 from escrow.core.contract import Branch, channel_id
 from escrow.core.events import How, Phase, Reveal
-from escrow.core.messages import Held, Letters, opened_digest
+from escrow.core.messages import Held, Letters, opened_digest, read_letter
 from escrow.core.recall import held, take_back
 from escrow.core.spends import complete, state
 from escrow.core.state import CHANNEL_TABLE, LOCK_TABLE
 from tests.escrow.pair import BUYER, INSTANCE, SELLER, Pair
+from wire.canon import EncodingError
 from wire.errors import Misbehaved
 from wire.keys import SecretKey, peer_id_of
 
@@ -147,3 +148,36 @@ def test_somebody_else_cannot_hand_it_back(pair: Make) -> None:
     with pytest.raises(Misbehaved) as caught:
         take_back(BUYER, world.network, INSTANCE, told, peer_id_of(STRANGER.public), world.now)
     assert caught.value.code == "not-a-party"
+
+
+FREE = ("ref", "sequence", "amount_msat")
+"""Names, and how much of the balance is new, to less than a satoshi: states are signed in whole ones."""
+
+
+def test_no_byte_of_it_can_be_changed(pair: Make) -> None:
+    """Whatever bit is flipped: it cannot be read, or is refused by name; or only a name changed, never an amount."""
+    world = pair().ready().pay(0).pay(1)
+    told = lose_disk(world)
+    assert told.last is not None
+    payload = Letters.pack(told)
+    names = set()
+    for place in range(len(payload)):
+        bent = bytearray(payload)
+        bent[place] ^= 1 << place % 8
+        try:
+            letter = read_letter(bytes(bent))
+        except EncodingError as error:
+            names.add(error.code)
+            continue
+        if not isinstance(letter, Held):
+            continue
+        try:
+            channel, _ = take_back(BUYER, world.network, INSTANCE, letter, SELLER.peer_id, world.now)
+        except Misbehaved as error:
+            names.add(error.code)
+            continue
+        assert letter.last is not None
+        assert last_changed(letter, **{one: getattr(told.last, one) for one in FREE}) == told
+        assert abs(letter.last.amount_msat - told.last.amount_msat) < 1_000
+        assert (channel.row.paid_msat, channel.row.revealed_msat) == (5_201_000, 5_201_000)
+    assert {"never-mine", "wrong-signature", "wrong-channel", "not-a-party"} <= names
