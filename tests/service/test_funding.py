@@ -16,7 +16,7 @@ from wire.network import REGTEST
 from wire.ports import NOT_SEEN, ChainFault, Rejected, TxOut
 
 KEY = SecretKey(b"\x41" * 32)
-SELLERS = [SecretKey(bytes([number]) * 32) for number in range(1, 4)]
+SELLERS = [SecretKey(bytes([number]) * 32) for number in range(1, 5)]
 INSTANCE = b"\x07" * 32
 
 
@@ -76,8 +76,8 @@ async def test_channels_of_one_moment_share_transactions(autojump_clock: trio.te
 
 def nonces(purse: Purse, now: Instant) -> list[bytes]:
     purse.tip_seen(TipSeen(height=200, feerate_sat_per_kvb=1_000), now)
-    for seller in (*SELLERS, SELLERS[0]):
-        want = ChannelWanted(deal=bytes(32), peer=seller.peer_id, amount_msat=1_900_000_000, unit_msat=1_900_000_000)
+    for seller in SELLERS:
+        want = ChannelWanted(deal=bytes(32), peer=seller.peer_id, amount_msat=5_000_000, unit_msat=5_000_000)
         assert any(isinstance(one, ChannelBound) for one in purse.want(want, lambda _: 1 << 40, now))
     return [one.row.terms.nonce for one in purse.channels.values()]
 
