@@ -98,6 +98,12 @@ class _Codec:
     test: str = ""
 
 
+def _within(measured: str, bounds: Range | Size) -> str:
+    """The test that what ``measured`` says is within ``bounds``."""
+    least, most = bounds.least, bounds.most
+    return f"{measured} == {least}" if least == most else f"{least} <= {measured} <= {most}"
+
+
 def _int_codec(bounds: Range) -> _Codec:
     def check(value: Any) -> int:
         if type(value) is not int:
@@ -106,7 +112,7 @@ def _int_codec(bounds: Range) -> _Codec:
             raise OutOfBounds("out-of-bounds", f"{value} is not within {bounds.least} and {bounds.most}")
         return value
 
-    return _Codec(check, check, f"type({{0}}) is int and {bounds.least} <= {{0}} <= {bounds.most}")
+    return _Codec(check, check, f"type({{0}}) is int and {_within('{0}', bounds)}")
 
 
 def _sized_codec(kind: type, bounds: Size) -> _Codec:
@@ -120,7 +126,7 @@ def _sized_codec(kind: type, bounds: Size) -> _Codec:
         return value
 
     length = "len({0}.encode())" if kind is str else "len({0})"
-    return _Codec(check, check, f"type({{0}}) is {kind.__name__} and {bounds.least} <= {length} <= {bounds.most}")
+    return _Codec(check, check, f"type({{0}}) is {kind.__name__} and {_within(length, bounds)}")
 
 
 def _tuple_codec(item: _Codec, bounds: Size) -> _Codec:
@@ -227,12 +233,7 @@ def _record_codec(kind: type) -> _Codec:
     return _Codec(scope["encode"], scope["decode"])
 
 
-def _codec(hint: Any) -> _Codec:
-    return _build(hint)
-
-
-@functools.cache
-def _build(hint: Any) -> _Codec:
+def _make(hint: Any) -> _Codec:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         bounds = [one for one in arguments[1:] if isinstance(one, Size | Range)]
@@ -259,6 +260,9 @@ def _build(hint: Any) -> _Codec:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _record_codec(hint)
     raise TypeError(f"no encoding for {hint}: bytes, str and arrays need a Size")
+
+
+_codec: Callable[[Any], _Codec] = functools.cache(_make)
 
 
 def _bounded(kind: Any, bounds: Size | Range) -> _Codec:
@@ -308,6 +312,7 @@ class Choice:
     def __init__(self, name: str, members: dict[int, type]) -> None:
         self.name = name
         self._kinds = dict(members)
+        self._codecs: dict[int, _Codec] = {}  # made when first needed
         self._tags = {kind: tag for tag, kind in members.items()}
         if len(self._tags) != len(self._kinds):
             raise TypeError(f"{name}: a record stands under two tags")
@@ -328,10 +333,13 @@ class Choice:
         plain = _unpackb(data)
         if type(plain) is not list or len(plain) != 2 or type(plain[0]) is not int:
             raise WrongShape("wrong-shape", f"a {self.name} message is [tag, fields]")
-        kind = self._kinds.get(plain[0])
-        if kind is None:
-            raise WrongShape("unknown-kind", f"{self.name} has no message {plain[0]}")
-        value = _codec(kind).decode(plain[1])
+        codec = self._codecs.get(plain[0])
+        if codec is None:
+            kind = self._kinds.get(plain[0])
+            if kind is None:
+                raise WrongShape("unknown-kind", f"{self.name} has no message {plain[0]}")
+            codec = self._codecs[plain[0]] = _codec(kind)
+        value = codec.decode(plain[1])
         if _packb(plain) != data:
-            raise NotCanonical("not-canonical", f"not the canonical encoding of {kind.__name__}")
+            raise NotCanonical("not-canonical", f"not the canonical encoding of {type(value).__name__}")
         return value

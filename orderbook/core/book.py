@@ -16,13 +16,13 @@ us unasked must still be alive.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from orderbook.core.auction import Entry
 from orderbook.core.index import Index
-from orderbook.core.messages import Close, Heard, Order
+from orderbook.core.messages import CLOSES, PROOFS, Close, Heard, Lane, Order
 from orderbook.core.negentropy import Vector
-from orderbook.core.view import CLOSES, PROOFS, Eligible, Kept, Lane, View, eligible_of, lane_of, rank_of, root_of
+from orderbook.core.view import Eligible, Kept, View, eligible_of, rank_of, root_of
 from wire.errors import Ignore
 from wire.limits import BOOK_MESSAGES_MAX, ORDER_RETAIN_EPOCHS, OWNER_CLOSES_MAX, OWNER_ORDERS_MAX, OWNER_PROOFS_MAX
 from wire.moments import Instant
@@ -33,6 +33,14 @@ __all__ = ["Book", "Kept"]  # who keeps books keeps these
 _AHEAD_EPOCHS: Final = 2
 _IDLE_EPOCHS: Final = 2
 _LANE_MOST: Final = {CLOSES: OWNER_CLOSES_MAX, PROOFS: OWNER_PROOFS_MAX}
+
+
+class _Moment(NamedTuple):
+    """A moment, the epoch it falls in, and the first epoch that what comes now can be known for."""
+
+    now: Instant
+    epoch: int
+    known_epoch: int
 
 
 class Book:
@@ -48,6 +56,7 @@ class Book:
         self._outranked: list[bytes] = []
         self._index: Index | None = None
         self._view: View | None = None
+        self._moment = _Moment(Instant(-1), -1, -1)
         self.changes = 0
 
     def __len__(self) -> int:
@@ -71,11 +80,18 @@ class Book:
 
     # --- in -------------------------------------------------------------------------------------------------
 
-    def admissible(self, heard: Heard, now: Instant, *, asked: bool) -> None:
+    def _at(self, now: Instant) -> _Moment:
+        """The epochs of ``now``. Messages come in batches, so they are mostly those of the last one."""
+        if now != self._moment.now:
+            epoch = self._clock.epoch(now)
+            self._moment = _Moment(now, epoch, epoch if now <= self._clock.freeze(epoch) else epoch + 1)
+        return self._moment
+
+    def admissible(self, heard: Heard, now: Instant, *, asked: bool) -> Heard | None:
         """Raise ``Ignore`` when the message has no place here now: duplicate, early, expired, outranked by enough others of its
-        owner, or the book is full.
+        owner, or the book is full. Returns what has to go if it comes, because its owner's lane is full.
         """
-        epoch = self._clock.epoch(now)
+        epoch = self._at(now).epoch
         if heard.id in self._kept:
             raise Ignore("duplicate", "this message is known")
         if heard.key_epoch > epoch + _AHEAD_EPOCHS:
@@ -83,37 +99,27 @@ class Book:
         last = heard.body.last_epoch if isinstance(heard.body, Order) and not asked else heard.key_epoch + ORDER_RETAIN_EPOCHS
         if last < epoch:
             raise Ignore("expired", f"this message ended with epoch {last}, now is {epoch}")
-        least = self._least(heard)
-        if least is not None:
-            if rank_of(heard) < rank_of(least):
-                raise Ignore(
-                    "outranked", "its owner has said enough of this kind for one epoch, all of it with greater sequences"
-                )
-        elif len(self._kept) >= self._most:
-            raise Ignore("book-full", f"the book holds its {self._most} messages already")
-
-    def _least(self, heard: Heard) -> Heard | None:
-        """The message that has to go if ``heard`` comes, because its owner's lane is full."""
-        lane = lane_of(heard.body)
-        names = self._by_key.get(heard.key_epoch, {}).get(lane, ())
-        if len(names) < _LANE_MOST.get(lane[1], OWNER_ORDERS_MAX):
+        names = self._by_key[heard.key_epoch].get(heard.lane, ()) if heard.key_epoch in self._by_key else ()
+        if len(names) < _LANE_MOST.get(heard.lane[1], OWNER_ORDERS_MAX):
+            if len(self._kept) >= self._most:
+                raise Ignore("book-full", f"the book holds its {self._most} messages already")
             return None
-        return min((self._kept[one].heard for one in names), key=rank_of)
+        least = min((self._kept[one].heard for one in names), key=rank_of)
+        if rank_of(heard) < rank_of(least):
+            raise Ignore("outranked", "its owner has said enough of this kind for one epoch, all of it with greater sequences")
+        return least
 
     def admit(self, heard: Heard, now: Instant, *, asked: bool) -> None:
         """Keep a message whose signatures have been verified. Raises like ``admissible``."""
-        self.admissible(heard, now, asked=asked)
-        least = self._least(heard)
+        least = self.admissible(heard, now, asked=asked)
         if least is not None:
             self._outranked.append(self._let_go(least.id))
-        epoch = self._clock.epoch(now)
-        known = epoch if now <= self._clock.freeze(epoch) else epoch + 1
-        body, kept = heard.body, self.keep(heard, known)
+        body, lane, kept = heard.body, heard.lane, self.keep(heard, self._at(now).known_epoch)
         self._kept[heard.id] = kept
         lanes = self._by_key.setdefault(heard.key_epoch, {})
-        lanes[kept.lane] = (*lanes.get(kept.lane, ()), heard.id)
+        lanes[lane] = (*lanes.get(lane, ()), heard.id)
         if isinstance(body, Order):
-            self._slots.setdefault(kept.lane, {})[heard.id] = kept
+            self._slots.setdefault(lane, {})[heard.id] = kept
         elif isinstance(body, Close):
             self._closes.setdefault(body.order, {})[heard.id] = kept
         self.changes += 1
@@ -134,8 +140,13 @@ class Book:
                 quantity=body.quantity,
                 avoid=body.avoid,
             )
-        item = (heard.key_epoch, heard.id)
-        return Kept(heard=heard, known_epoch=known_epoch, entry=entry, item=item, lane=lane_of(body))
+        return Kept(
+            heard=heard,
+            known_epoch=known_epoch,
+            counts_from=max(heard.key_epoch, known_epoch),
+            entry=entry,
+            item=(heard.key_epoch, heard.id),
+        )
 
     # --- out ------------------------------------------------------------------------------------------------
 
@@ -148,7 +159,7 @@ class Book:
         """Drop one message that is still retained elsewhere in its epoch."""
         kept = self._kept[message_id]
         lanes = self._by_key[kept.item[0]]
-        lanes[kept.lane] = tuple(one for one in lanes[kept.lane] if one != message_id)
+        lanes[kept.heard.lane] = tuple(one for one in lanes[kept.heard.lane] if one != message_id)
         if self._index is not None:
             self._index.remove(kept.item)
         return self._drop(message_id)
@@ -170,9 +181,9 @@ class Book:
         kept = self._kept.pop(message_id)
         body = kept.heard.body
         if isinstance(body, Order):
-            del self._slots[kept.lane][message_id]
-            if not self._slots[kept.lane]:
-                del self._slots[kept.lane]
+            del self._slots[kept.heard.lane][message_id]
+            if not self._slots[kept.heard.lane]:
+                del self._slots[kept.heard.lane]
         elif isinstance(body, Close):
             del self._closes[body.order][message_id]
             if not self._closes[body.order]:

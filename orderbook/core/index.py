@@ -1,7 +1,8 @@
 """A growing set of (key epoch, id) for reconciliation: adding, taking old epochs out and taking a picture are all cheap.
 
-The items stand in blocks that never change. Adding one replaces one block by a copy with the item in it, so a picture
-(``vector``) is a copy of the list of blocks: who has begun to compare keeps the set as it was, whatever is added meanwhile.
+The items stand in blocks that never change, so a picture (``vector``) is a copy of the list of blocks: who has begun to compare
+keeps the set as it was, whatever is added meanwhile. What is added waits until a picture is asked for, and then all of it that
+belongs into one block replaces it by one copy: between two comparisons there are many additions.
 """
 
 from bisect import bisect_left, bisect_right
@@ -16,9 +17,11 @@ class Index:
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self._blocks = blocks_of(sorted(set(items)))
         self._firsts = [one.items[0] for one in self._blocks]
+        self._waiting: list[Item] = []
         self._picture: Vector | None = None
 
     def __len__(self) -> int:
+        self._settle()
         return sum(len(one.items) for one in self._blocks)
 
     def _place(self, item: Item) -> tuple[int, int]:
@@ -28,17 +31,30 @@ class Index:
 
     def add(self, item: Item) -> None:
         """Put ``item`` in, if it is not there."""
+        self._waiting.append(item)
+
+    def _settle(self) -> None:
+        """Put what waits into its blocks, the last ones first, so that the numbers of the others stay."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = sorted(set(self._waiting)), []
         if not self._blocks:
-            self._replace(0, 0, [item])
+            self._replace(0, 0, waiting)
             return
-        number, place = self._place(item)
-        items = self._blocks[number].items
-        if place < len(items) and items[place] == item:
-            return
-        self._replace(number, 1, [*items[:place], item, *items[place:]], self._blocks[number].total + number_of(item))
+        end = len(waiting)
+        while end:
+            number, _ = self._place(waiting[end - 1])
+            begin = bisect_left(waiting, self._firsts[number], 0, end) if number else 0
+            block = self._blocks[number]
+            held = set(block.items)
+            fresh = [one for one in waiting[begin:end] if one not in held]
+            if fresh:
+                self._replace(number, 1, sorted(block.items + fresh), block.total + sum(map(number_of, fresh)))
+            end = begin
 
     def remove(self, item: Item) -> None:
         """Take ``item`` out, if it is there."""
+        self._settle()
         number, place = self._place(item)
         items = self._blocks[number].items if self._blocks else []
         if place < len(items) and items[place] == item:
@@ -46,6 +62,7 @@ class Index:
 
     def forget_before(self, epoch: int) -> None:
         """Take out all items whose key epoch is less than ``epoch``: they are the first ones."""
+        self._settle()
         number = max(0, bisect_left(self._firsts, (epoch, b"")) - 1)
         if self._blocks:
             items = self._blocks[number].items
@@ -60,6 +77,7 @@ class Index:
 
     def vector(self) -> Vector:
         """The set as it is now; it stays so."""
+        self._settle()
         if self._picture is None:
             self._picture = Vector(blocks=list(self._blocks))
         return self._picture

@@ -153,9 +153,18 @@ class SealedProof:
 GOSSIP: Final = Choice("gossip", {1: SealedOrder, 2: SealedClose, 3: SealedProof})
 
 
+Lane = tuple[bytes, int]
+"""An owner and what of his is bounded together: the orders of one side and slot, his closes, his proofs."""
+
+CLOSES: Final = 2 * OWNER_SLOTS
+PROOFS: Final = CLOSES + 1
+
+
 @value
 class CheckItem:
-    """A signature to be verified: ``id`` names this very signature over this very digest, so a false one spoils nothing else."""
+    """A signature to be verified: ``id`` names this very signature over this very digest, so a false one spoils nothing else.
+    Where a message has but one signature, its bytes do.
+    """
 
     id: bytes
     public: bytes
@@ -171,8 +180,16 @@ class Heard:
     id: bytes
     book: bytes
     key_epoch: int
+    lane: Lane
     body: Order | Close | EquivocationProof
     checks: tuple[CheckItem, ...]
+
+
+def lane_of(body: Order | Close | EquivocationProof) -> Lane:
+    """The lane of a message."""
+    if isinstance(body, Order):
+        return (body.owner, body.slot + (0 if body.side is Side.BUY else OWNER_SLOTS))
+    return (body.owner, CLOSES) if isinstance(body, Close) else (body.signer, PROOFS)
 
 
 def book_id(network: str, instance: bytes, article: str, terms_hash: bytes) -> bytes:
@@ -246,10 +263,6 @@ def _right_network(network: Network, name: str) -> None:
         raise Ignore("wrong-network", f"this is a message for the network {name!r}, here is {network.name!r}")
 
 
-def _check(public: bytes, signed: bytes, signature: bytes) -> CheckItem:
-    return CheckItem(id=public + signed + signature, public=public, digest=signed, signature=signature)
-
-
 def _read_order(network: Network, raw: bytes, sealed: SealedOrder) -> Heard:
     order = unpack(Order, sealed.body)
     _right_network(network, order.network)
@@ -259,8 +272,16 @@ def _read_order(network: Network, raw: bytes, sealed: SealedOrder) -> Heard:
         raise Misbehaved("malformed", "the avoided accounts of an order stand in ascending order, each once")
     check_stamp(network.name, network.stamp_bits, sealed.body, life_of(order))
     message_id = id_of(network.name, ORDER, sealed.body)
-    check = _check(order.owner, message_id, sealed.signature)
-    return Heard(raw=raw, id=message_id, book=order.book, key_epoch=order.first_epoch, body=order, checks=(check,))
+    check = CheckItem(id=raw, public=order.owner, digest=message_id, signature=sealed.signature)
+    return Heard(
+        raw=raw,
+        id=message_id,
+        book=order.book,
+        key_epoch=order.first_epoch,
+        lane=lane_of(order),
+        body=order,
+        checks=(check,),
+    )
 
 
 def _read_close(network: Network, raw: bytes, sealed: SealedClose) -> Heard:
@@ -268,8 +289,8 @@ def _read_close(network: Network, raw: bytes, sealed: SealedClose) -> Heard:
     _right_network(network, close.network)
     check_stamp(network.name, network.stamp_bits, sealed.body, life_of(close))
     message_id = id_of(network.name, CLOSE, sealed.body)
-    check = _check(close.owner, message_id, sealed.signature)
-    return Heard(raw=raw, id=message_id, book=close.book, key_epoch=close.epoch, body=close, checks=(check,))
+    check = CheckItem(id=raw, public=close.owner, digest=message_id, signature=sealed.signature)
+    return Heard(raw=raw, id=message_id, book=close.book, key_epoch=close.epoch, lane=lane_of(close), body=close, checks=(check,))
 
 
 def _read_proof(network: Network, raw: bytes, sealed: SealedProof) -> Heard:
@@ -281,12 +302,17 @@ def _read_proof(network: Network, raw: bytes, sealed: SealedProof) -> Heard:
         raise Misbehaved("malformed", "the two matches of this proof do not contradict each other", penalty=30)
     check_stamp(network.name, network.stamp_bits, sealed.body, life_of(proof))
     checks = tuple(
-        _check(proof.signer, match_digest(match, proof.side), signature)
-        for match, signature in ((proof.first, proof.first_signature), (proof.second, proof.second_signature))
+        CheckItem(id=signed + signature, public=proof.signer, digest=signed, signature=signature)
+        for signed, signature in (
+            (match_digest(proof.first, proof.side), proof.first_signature),
+            (match_digest(proof.second, proof.side), proof.second_signature),
+        )
     )
     key_epoch = max(proof.first.epoch, proof.second.epoch)
     message_id = id_of(network.name, PROOF, sealed.body)
-    return Heard(raw=raw, id=message_id, book=proof.first.book, key_epoch=key_epoch, body=proof, checks=checks)
+    return Heard(
+        raw=raw, id=message_id, book=proof.first.book, key_epoch=key_epoch, lane=lane_of(proof), body=proof, checks=checks
+    )
 
 
 # --- matches -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ the body for the purpose ``stamp`` begins with enough zero bits. How many depend
 node judges a message alike. Minting counts from zero, hence the same body always gets the same stamp.
 """
 
+import functools
 from typing import Final
 
 from wire.digest import context, digest, digest_for
@@ -47,6 +48,13 @@ def mint(network: str, body: bytes, bits: int) -> bytes:
 
 def check_stamp(network: str, base_bits: int, body: bytes, life_epochs: int) -> None:
     """Raise ``BadStamp`` unless enough work stands behind ``body``."""
-    needed, found = bits_needed(base_bits, len(body), life_epochs), zero_bits(network, body)
-    if found < needed:
+    needed = bits_needed(base_bits, len(body), life_epochs)
+    if digest_for(network, "stamp", body) >= _end(needed):
+        found = zero_bits(network, body)
         raise BadStamp("bad-stamp", f"the stamp is worth {found} bits where {needed} are needed", penalty=20)
+
+
+@functools.cache
+def _end(bits: int) -> bytes:
+    """The first digest, in order, that does not begin with so many zero bits; a byte longer where all of them do."""
+    return (1 << (256 - bits)).to_bytes(32, "big") if bits > 0 else b"\xff" * 33

@@ -4,21 +4,14 @@
 it looks again only at the slots that something has happened to, so a book in which nothing happens costs nothing.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from orderbook.core.auction import Entry
-from orderbook.core.messages import Close, EquivocationProof, Heard, Order, Side
+from orderbook.core.messages import Close, Heard, Lane, Order, Side
 from orderbook.core.negentropy import Item
 from wire.digest import plain
-from wire.limits import OWNER_SLOTS
 from wire.values import value
-
-Lane = tuple[bytes, int]
-"""An owner and what of his is bounded together: the orders of one side and slot, his closes, his proofs."""
-
-CLOSES: Final = 2 * OWNER_SLOTS
-PROOFS: Final = CLOSES + 1
 
 
 @value
@@ -27,14 +20,10 @@ class Kept:
 
     heard: Heard
     known_epoch: int
+    counts_from: int
+    """The first epoch in which it counts."""
     entry: Entry | None
     item: Item
-    lane: Lane
-
-    @property
-    def counts_from(self) -> int:
-        """The first epoch in which it counts."""
-        return max(self.item[0], self.known_epoch)
 
 
 Slots = Mapping[Lane, Mapping[bytes, Kept]]
@@ -44,19 +33,12 @@ Closes = Mapping[bytes, Mapping[bytes, Kept]]
 Eligible = tuple[tuple[Entry, ...], tuple[Entry, ...]]
 
 
-def lane_of(body: Order | Close | EquivocationProof) -> Lane:
-    """The lane of a message."""
-    if isinstance(body, Order):
-        return (body.owner, body.slot + (0 if body.side is Side.BUY else OWNER_SLOTS))
-    return (body.owner, CLOSES) if isinstance(body, Close) else (body.signer, PROOFS)
-
-
 def rank_of(heard: Heard) -> tuple[int, bytes]:
     """Within one lane the greater supersedes."""
     return (heard.body.sequence if isinstance(heard.body, Order) else 0, heard.id)
 
 
-def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: bool) -> Entry | None:
+def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: bool) -> Kept | None:
     """The order of one slot that is eligible in ``epoch``, if there is one."""
     counting = [one for one in orders if _counts(one, epoch, late=late)]
     if not counting:
@@ -66,9 +48,9 @@ def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: boo
     if not isinstance(order, Order) or order.last_epoch < epoch:
         return None
     for close in closes.get(newest.heard.id, {}).values():
-        if close.lane[0] == order.owner and _counts(close, epoch, late=late):
+        if close.heard.lane[0] == order.owner and _counts(close, epoch, late=late):
             return None
-    return newest.entry
+    return newest
 
 
 def _counts(kept: Kept, epoch: int, *, late: bool) -> bool:
@@ -78,7 +60,7 @@ def _counts(kept: Kept, epoch: int, *, late: bool) -> bool:
 def eligible_of(slots: Slots, closes: Closes, epoch: int, *, late: bool) -> Eligible:
     """The buys and the sells of ``epoch``, ascending by id."""
     found = [standing_of(orders.values(), closes, epoch, late=late) for orders in slots.values()]
-    entries = sorted((one for one in found if one is not None), key=_entry_id)
+    entries = sorted((one.entry for one in found if one is not None and one.entry is not None), key=_entry_id)
     return tuple(one for one in entries if one.side is Side.BUY), tuple(one for one in entries if one.side is Side.SELL)
 
 
@@ -99,10 +81,10 @@ class View:
     def __init__(self, kept: Mapping[bytes, Kept], slots: Slots, closes: Closes, epoch: int) -> None:
         self._kept, self._slots, self._closes = kept, slots, closes
         self.epoch = epoch
-        self._agenda: dict[int, set[Lane]] = {}
-        self._coming: dict[int, set[bytes]] = {}
+        self._coming: dict[int, dict[bytes, Kept]] = defaultdict(dict)
+        self._ending: dict[int, set[Lane]] = defaultdict(set)
         self._touched: set[Lane] = set()
-        self._standing: dict[Lane, Entry] = {}
+        self._standing: dict[Lane, Kept] = {}
         self._eligible: Eligible = ((), ())
         self._names: list[bytes] = []
         self._gone: set[bytes] = set()
@@ -111,45 +93,53 @@ class View:
             self.added(one)
 
     def added(self, kept: Kept) -> None:
-        """A message has come into the book."""
-        self._coming.setdefault(kept.counts_from, set()).add(kept.heard.id)
-        body = kept.heard.body
-        if isinstance(body, Order):
-            self._look_again(kept.lane, kept.counts_from)
-            self._look_again(kept.lane, body.last_epoch + 1)
-            for close in self._closes.get(kept.heard.id, {}).values():
-                self._look_again(kept.lane, close.counts_from)
-        elif isinstance(body, Close) and body.order in self._kept:
-            self._look_again(self._kept[body.order].lane, kept.counts_from)
-
-    def _look_again(self, lane: Lane, epoch: int) -> None:
-        self._agenda.setdefault(epoch, set()).add(lane)
+        """A message has come into the book. It is looked at in the epoch from which it counts."""
+        self._coming[kept.counts_from][kept.heard.id] = kept
 
     def dropped(self, kept: Kept) -> None:
         """A message has left the book."""
         self._gone.add(kept.heard.id)
+        self._touch(kept)
+
+    def _advance(self, epoch: int) -> None:
+        """Look at what has gone, what counts by now, and which standing orders have ended."""
+        self.epoch = epoch
+        if self._gone:
+            self._names = [one for one in self._names if one not in self._gone]
+            self._gone.clear()
+            self._root = None
+        for due in [one for one in self._coming if one <= epoch]:
+            for name, kept in self._coming.pop(due).items():
+                if self._kept.get(name) is kept:
+                    self._names.append(name)
+                    self._touch(kept)
+            self._root = None
+        for due in [one for one in self._ending if one <= epoch]:
+            self._touched |= self._ending.pop(due)
+
+    def _touch(self, kept: Kept) -> None:
+        """The lane whose standing order the message may change has to be looked at."""
         body = kept.heard.body
         if isinstance(body, Order):
-            self._touched.add(kept.lane)
+            self._touched.add(kept.heard.lane)
         elif isinstance(body, Close) and body.order in self._kept:
-            self._touched.add(self._kept[body.order].lane)
+            self._touched.add(self._kept[body.order].heard.lane)
 
     def eligible(self, epoch: int) -> Eligible:
         """The buys and sells of ``epoch``, which is not before ``self.epoch``."""
-        self.epoch = epoch
-        for due in [one for one in self._agenda if one <= epoch]:
-            self._touched |= self._agenda.pop(due)
+        self._advance(epoch)
         left, come = set[bytes](), list[Entry]()
         for lane in self._touched:
             before = self._standing.pop(lane, None)
             now = standing_of(self._slots.get(lane, {}).values(), self._closes, epoch, late=False)
             if now is not None:
                 self._standing[lane] = now
+                self._ending[_end_of(now)].add(lane)
             if now is not before:
                 if before is not None:
-                    left.add(before.id)
-                if now is not None:
-                    come.append(now)
+                    left.add(before.heard.id)
+                if now is not None and now.entry is not None:
+                    come.append(now.entry)
         self._touched.clear()
         if left or come:
             buys, sells = self._eligible
@@ -158,18 +148,17 @@ class View:
 
     def root(self, epoch: int) -> bytes:
         """The root of ``epoch``, which is not before ``self.epoch``."""
-        self.epoch = epoch
-        if self._gone:
-            self._names = [one for one in self._names if one not in self._gone]
-            self._gone.clear()
-            self._root = None
-        for due in [one for one in self._coming if one <= epoch]:
-            self._names += [one for one in self._coming.pop(due) if one in self._kept and self._kept[one].counts_from == due]
-            self._root = None
+        self._advance(epoch)
         if self._root is None:
             self._names.sort()  # nearly sorted: one merge of what was there and what has come
             self._root = plain(b"".join(self._names))
         return self._root
+
+
+def _end_of(kept: Kept) -> int:
+    """The first epoch in which an order is no longer alive."""
+    body = kept.heard.body
+    return (body.last_epoch if isinstance(body, Order) else kept.counts_from) + 1
 
 
 def _changed(before: tuple[Entry, ...], side: Side, left: set[bytes], come: list[Entry]) -> tuple[Entry, ...]:

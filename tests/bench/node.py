@@ -54,7 +54,7 @@ class BenchNode:
 
     def __init__(self, net: Net, number: int, nursery: trio.Nursery, *, watched: bool) -> None:
         self.net = net
-        self.brain = Brain(key=signed.key(number), network=signed.NETWORK, instance=None, run=bytes([number]))
+        self.brain = Brain(key=signed.key(number), network=signed.NETWORK, instance=None, run=number.to_bytes(4))
         if watched:
             self.brain.market = Market(signed.NETWORK, net.me, Craft(book=WatchedBook))
         self.admitted = 0

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from orderbook.core.book import Book
 from orderbook.core.index import Index
-from orderbook.core.messages import Heard, Side
+from orderbook.core.messages import CLOSES, PROOFS, Heard, Side, lane_of
 from orderbook.core.negentropy import BLOCK_ITEMS, Block, Item, Vector
-from orderbook.core.view import CLOSES, PROOFS, eligible_of, lane_of, root_of
+from orderbook.core.view import eligible_of, root_of
 from tests.orderbook.test_book import closing, heard
 from tests.orderbook.test_negentropy import name
 from tests.orderbook.world import EPOCH, at
@@ -211,6 +211,8 @@ def test_blocks_split_when_they_have_twice_their_size() -> None:
     index = Index((0, number.to_bytes(32, "big")) for number in range(128))
     for number in range(128, 255):
         index.add((0, number.to_bytes(32, "big")))
+    assert len(index) == 255
     assert [len(one.items) for one in index._blocks] == [255]
     index.add((0, (255).to_bytes(32, "big")))
+    assert len(index) == 256
     assert [len(one.items) for one in index._blocks] == [128, 128]
