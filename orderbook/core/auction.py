@@ -13,6 +13,7 @@ Integers only. The result depends on neither the order of arrival nor the proces
 (``auction_arrays``), which gives the same fills.
 """
 
+import importlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -90,6 +91,11 @@ def clear(buys: Sequence[Entry], sells: Sequence[Entry], seed: int) -> tuple[Fil
     if len(buys) + len(sells) >= AUCTION_COLUMNS_MIN:
         return clear_large(buys, sells, seed)
     return clear_plainly(buys, sells, seed)
+
+
+def load_arrays() -> None:
+    """Import now what large books need: a process that trades should not do that in a freeze."""
+    importlib.import_module("orderbook.core.auction_arrays")
 
 
 def clear_large(buys: Sequence[Entry], sells: Sequence[Entry], seed: int) -> tuple[Fill, ...]:

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from cafs.shell.store import Store
+from orderbook.core.auction import load_arrays
 from peer.api.server import bind_loopback, serve_api
 from peer.config import Settings
 from peer.core.brain import TABLES, Brain
@@ -51,6 +52,7 @@ class _Stop:
 
 def run_node(settings: Settings, offers: Sequence[Offer]) -> None:
     """Run until SIGTERM or SIGINT. Raises ``LocalFault`` or ``Refused`` with one sentence for the owner."""
+    load_arrays()
     relax_collector()
     trio.run(_main, settings, tuple(offers))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from orderbook.core.auction import load_arrays
 from orderbook.core.book import Book
 from orderbook.core.craft import Craft
 from orderbook.core.events import Admitted, Check, PublishOrder, SendFrame
@@ -99,6 +100,7 @@ class BenchNode:
 async def main() -> None:
     """Answer what is asked until the pipe closes."""
     told = await ask()
+    load_arrays()
     relax_collector()
     mine: list[bytes] = []
     async with open_host(key=signed.key(told["number"]), network=signed.NETWORK) as net, trio.open_nursery() as nursery:
