@@ -243,7 +243,9 @@ class Market:
         if theirs is None or neighbour.roots_epoch != epoch:
             return
         self._out.append(Count(code="roots-equal" if theirs == ours else "roots-differ"))
-        if theirs != ours:
+        if theirs == ours:
+            neighbour.agrees(book)
+        else:
             self._reconciler.hasten(neighbour, book, now)
 
     # --- neighbours -----------------------------------------------------------------------------------------

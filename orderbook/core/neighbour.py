@@ -1,5 +1,6 @@
 """One relay neighbour as the market keeps it: what he follows and knows, what waits to go to him, how much he may send."""
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from wire.limits import (
     BATCH_WINDOW_MIN_MS,
     RECONCILE_BYTES_MAX,
     RECONCILE_BYTES_PER_S,
+    RECONCILE_INTERVAL_MS,
+    RECONCILE_REST_MS,
     RECONCILE_ROUNDS_BURST,
     RECONCILE_ROUNDS_PER_S,
     RECONCILE_TIMEOUT_MS,
@@ -36,10 +39,11 @@ _FRAMING_BYTES: Final = 6  # of a message and of its age
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """When we last began to compare a book with him, and how much had ever come into it by then."""
+    """When we last began to compare a book with him, how much had ever come into it by then, and how long we rest after it."""
 
     at: Instant
     changes: int
+    rest_ms: int
 
 
 Packed = dict[tuple[bytes, ...], tuple[bytes, ...]]
@@ -84,9 +88,24 @@ class Neighbour:
     # --- comparing ------------------------------------------------------------------------------------------
 
     def begins(self, session: Session, changes: int, now: Instant) -> None:
-        """We begin to compare a book with him."""
+        """We begin to compare a book with him. As long as the two differ every time, which they do while much is under way,
+        each rest is twice as long as the last.
+        """
         self.sessions[session.book] = session
-        self.compared[session.book] = Compared(now, changes)
+        last = self.compared.get(session.book)
+        rest_ms = RECONCILE_REST_MS if last is None else min(2 * last.rest_ms, RECONCILE_INTERVAL_MS)
+        self.compared[session.book] = Compared(now, changes, rest_ms)
+
+    def agrees(self, book: bytes) -> None:
+        """The two books have been seen to be equal."""
+        last = self.compared.get(book)
+        if last is not None and last.rest_ms > RECONCILE_REST_MS:
+            self.compared[book] = dataclasses.replace(last, rest_ms=RECONCILE_REST_MS)
+
+    def rested(self, book: bytes, now: Instant) -> Instant:
+        """The first moment at which a difference is worth another comparison."""
+        last = self.compared.get(book)
+        return now if last is None else max(now, after(last.at, last.rest_ms * MILLISECOND))
 
     def grown(self, book: bytes, changes: int) -> bool:
         """Whether anything has come into our ``book`` since we last began to compare it with him."""

@@ -26,7 +26,6 @@ from wire.limits import RECONCILE_INTERVAL_MS, RECONCILE_SESSIONS_MAX, RECONCILE
 from wire.moments import MILLISECOND, SECOND, Instant, after
 from wire.network import Network
 
-_HASTE_US: Final = 500 * MILLISECOND
 _INTERVAL_US: Final = RECONCILE_INTERVAL_MS * MILLISECOND
 _PAUSE_US: Final = 1 * SECOND
 _PROBE_LEAST: Final = 8
@@ -102,8 +101,7 @@ class Reconciler:
     def hasten(self, neighbour: Neighbour, book: bytes, now: Instant) -> None:
         """Compare soon, but not so soon after the last time that two books which cannot become equal keep us busy."""
         if book in neighbour.books:
-            last = neighbour.compared.get(book)
-            self.plan(neighbour, book, now if last is None else max(now, after(last.at, _HASTE_US)))
+            self.plan(neighbour, book, neighbour.rested(book, now))
 
     def warm(self, now: Instant) -> None:
         """The freeze is near: compare every book with some neighbours by lot, if it has grown since we last did with them."""
@@ -265,6 +263,8 @@ class Reconciler:
         if neighbour.sessions.get(session.book) is not session or not session.complete():
             return []
         self._over(neighbour, session.book, now)
+        if not session.differs:
+            neighbour.agrees(session.book)
         if session.whole:
             neighbour.reconciled.add(session.book)
             return sorted(session.epochs)
