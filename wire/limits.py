@@ -78,9 +78,7 @@ RECONCILE_BARREN_ROUNDS_MAX: Final = 32  # rounds one after another that bring n
 RECONCILE_FRAME_BYTES: Final = 60_000
 RECONCILE_NEED_MAX: Final = BOOK_MESSAGES_MAX
 RECONCILE_INTERVAL_MS: Final = 4_000
-RECONCILE_REST_MS: Final = (
-    500  # after a comparison, before a difference is worth another; twice as long each time, up to the interval
-)
+RECONCILE_REST_MS: Final = 500  # from one comparison to the next that a difference calls for, if nothing has come since
 RECONCILE_TIMEOUT_MS: Final = 3_000
 RECONCILE_SESSIONS_MAX: Final = 32  # that we keep open with one neighbour; further books wait their turn
 RECONCILE_WARM_NEIGHBOURS: Final = 3  # compared with shortly before a freeze, of each book

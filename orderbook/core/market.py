@@ -243,9 +243,7 @@ class Market:
         if theirs is None or neighbour.roots_epoch != epoch:
             return
         self._out.append(Count(code="roots-equal" if theirs == ours else "roots-differ"))
-        if theirs == ours:
-            neighbour.agrees(book)
-        else:
+        if theirs != ours:
             self._reconciler.hasten(neighbour, book, now)
 
     # --- neighbours -----------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """One relay neighbour as the market keeps it: what he follows and knows, what waits to go to him, how much he may send."""
 
-import dataclasses
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,11 +38,10 @@ _FRAMING_BYTES: Final = 6  # of a message and of its age
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """When we last began to compare a book with him, how much had ever come into it by then, and how long we rest after it."""
+    """When we last began to compare a book with him, and how much had ever come into it by then."""
 
     at: Instant
     changes: int
-    rest_ms: int
 
 
 Packed = dict[tuple[bytes, ...], tuple[bytes, ...]]
@@ -88,29 +86,24 @@ class Neighbour:
     # --- comparing ------------------------------------------------------------------------------------------
 
     def begins(self, session: Session, changes: int, now: Instant) -> None:
-        """We begin to compare a book with him. As long as the two differ every time, which they do while much is under way,
-        each rest is twice as long as the last.
-        """
+        """We begin to compare a book with him."""
         self.sessions[session.book] = session
-        last = self.compared.get(session.book)
-        rest_ms = RECONCILE_REST_MS if last is None else min(2 * last.rest_ms, RECONCILE_INTERVAL_MS)
-        self.compared[session.book] = Compared(now, changes, rest_ms)
-
-    def agrees(self, book: bytes) -> None:
-        """The two books have been seen to be equal."""
-        last = self.compared.get(book)
-        if last is not None and last.rest_ms > RECONCILE_REST_MS:
-            self.compared[book] = dataclasses.replace(last, rest_ms=RECONCILE_REST_MS)
-
-    def rested(self, book: bytes, now: Instant) -> Instant:
-        """The first moment at which a difference is worth another comparison."""
-        last = self.compared.get(book)
-        return now if last is None else max(now, after(last.at, last.rest_ms * MILLISECOND))
+        self.compared[session.book] = Compared(now, changes)
 
     def grown(self, book: bytes, changes: int) -> bool:
         """Whether anything has come into our ``book`` since we last began to compare it with him."""
         last = self.compared.get(book)
         return last is None or last.changes != changes
+
+    def rested(self, book: bytes, changes: int, now: Instant) -> Instant:
+        """The first moment at which a difference from him is worth another comparison. While our book grows, what differs is
+        mostly what is under way.
+        """
+        last = self.compared.get(book)
+        if last is None:
+            return now
+        rest_ms = RECONCILE_REST_MS if last.changes == changes else RECONCILE_INTERVAL_MS
+        return max(now, after(last.at, rest_ms * MILLISECOND))
 
     def compares(self, size_bytes: int, now: Instant) -> bool:
         """Charge one message of a comparison, whoever began it. False, and nothing charged, when that is beyond all need."""

@@ -101,7 +101,7 @@ class Reconciler:
     def hasten(self, neighbour: Neighbour, book: bytes, now: Instant) -> None:
         """Compare soon, but not so soon after the last time that two books which cannot become equal keep us busy."""
         if book in neighbour.books:
-            self.plan(neighbour, book, neighbour.rested(book, now))
+            self.plan(neighbour, book, neighbour.rested(book, self._books[book].changes, now))
 
     def warm(self, now: Instant) -> None:
         """The freeze is near: compare every book with some neighbours by lot, if it has grown since we last did with them."""
@@ -263,8 +263,6 @@ class Reconciler:
         if neighbour.sessions.get(session.book) is not session or not session.complete():
             return []
         self._over(neighbour, session.book, now)
-        if not session.differs:
-            neighbour.agrees(session.book)
         if session.whole:
             neighbour.reconciled.add(session.book)
             return sorted(session.epochs)

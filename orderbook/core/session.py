@@ -34,9 +34,8 @@ class Stage(enum.Enum):
 
 class Session:
     """Our side of one reconciliation. ``epochs`` are to be cleared again when it is done; ``whole`` tells whether all that the
-    neighbour has of the book is then known; ``delivered`` and ``missing`` count what came of what was asked for; ``differs``
-    tells whether either side has shown anything that the other lacks. ``spin`` has sessions with
-    different neighbours ask in different orders, so that they seldom fetch the same twice.
+    neighbour has of the book is then known; ``delivered`` and ``missing`` count what came of what was asked for. ``spin`` has
+    sessions with different neighbours ask in different orders, so that they seldom fetch the same twice.
     """
 
     def __init__(self, book: bytes, number: int, initiator: Initiator, now: Instant, spin: int = 0) -> None:
@@ -45,7 +44,6 @@ class Session:
         self.whole = True
         self.delivered = 0
         self.missing = 0
-        self.differs = False
         self.deadline = after(now, RECONCILE_TIMEOUT_MS * MILLISECOND)
         self._initiator = initiator
         self._unchecked: set[bytes] = set()
@@ -96,7 +94,6 @@ class Session:
     def answered(self, message: bytes, now: Instant) -> int:
         """Take the neighbour's answer; returns the bytes of our next message. Raises ``BadReconciliation``."""
         following = self._initiator.answer(message)
-        self.differs |= len(message) > 1
         self._comparing = False
         self._held = following
         if self._initiator.cut_short:
