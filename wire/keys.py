@@ -57,7 +57,7 @@ def read_peer(text: str) -> PeerId:
 
 @functools.lru_cache(maxsize=16_384)
 def _x_only(public: bytes) -> Any:
-    return PublicKeyXOnly(public).public_key
+    return PublicKeyXOnly(public[-32:]).public_key
 
 
 @functools.lru_cache(maxsize=4_096)
@@ -68,7 +68,7 @@ def _point(public: bytes) -> PublicKey:
 def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
     """Whether ``signature`` (64 bytes, BIP340) over ``digest`` is by ``public`` (33 compressed or 32 x-only bytes)."""
     try:
-        point = _x_only(public[-32:])
+        point = _x_only(public)
     except ValueError:
         return False
     if len(signature) != 64:

@@ -53,7 +53,6 @@ class Book:
         self._slots: dict[Lane, dict[bytes, Kept]] = {}
         self._closes: dict[bytes, dict[bytes, Kept]] = {}
         self._by_key: dict[int, dict[Lane, tuple[bytes, ...]]] = {}
-        self._outranked: list[bytes] = []
         self._index: Index | None = None
         self._view: View | None = None
         self._moment = _Moment(Instant(-1), -1, -1)
@@ -109,11 +108,12 @@ class Book:
             raise Ignore("outranked", "its owner has said enough of this kind for one epoch, all of it with greater sequences")
         return least
 
-    def admit(self, heard: Heard, now: Instant, *, asked: bool) -> None:
-        """Keep a message whose signatures have been verified. Raises like ``admissible``."""
+    def admit(self, heard: Heard, now: Instant, *, asked: bool) -> bytes | None:
+        """Keep a message whose signatures have been verified. Returns the bytes of what it pushes out, another of its owner's.
+        Raises like ``admissible``.
+        """
         least = self.admissible(heard, now, asked=asked)
-        if least is not None:
-            self._outranked.append(self._let_go(least.id))
+        gone = None if least is None else self._let_go(least.id)
         body, lane, kept = heard.body, heard.lane, self.keep(heard, self._at(now).known_epoch)
         self._kept[heard.id] = kept
         lanes = self._by_key.setdefault(heard.key_epoch, {})
@@ -127,6 +127,7 @@ class Book:
             self._index.add(kept.item)
         if self._view is not None:
             self._view.added(kept)
+        return gone
 
     def keep(self, heard: Heard, known_epoch: int) -> Kept:
         """What is remembered of a message. The same for every node that could know it from the same epoch on."""
@@ -149,11 +150,6 @@ class Book:
         )
 
     # --- out ------------------------------------------------------------------------------------------------
-
-    def outranked(self) -> tuple[bytes, ...]:
-        """The raw bytes of what others of the same owner have pushed out since this was last asked."""
-        gone, self._outranked = tuple(self._outranked), []
-        return gone
 
     def _let_go(self, message_id: bytes) -> bytes:
         """Drop one message that is still retained elsewhere in its epoch."""

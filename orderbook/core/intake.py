@@ -67,9 +67,9 @@ class Intake:
         self._seen[heard.raw] = heard.id
 
     def _admit(self, book: Book, heard: Heard, now: Instant, *, asked: bool) -> None:
-        book.admit(heard, now, asked=asked)
-        for raw in book.outranked():
-            self.drop(raw)
+        gone = book.admit(heard, now, asked=asked)
+        if gone is not None:
+            self.drop(gone)
 
     def submit(self, heard: Heard, source: PeerId, now: Instant, *, asked: bool, born: Instant | None = None) -> list[CheckItem]:
         """Let ``heard`` wait for its signatures; returns those to be verified now. Raises ``Ignore``."""

@@ -10,6 +10,7 @@ node that has just come back and met nobody yet does not take its empty book for
 neighbours' by more than an eighth of an epoch.
 """
 
+from collections import defaultdict
 from typing import assert_never
 
 from orderbook.core.arrivals import Arrivals
@@ -412,12 +413,12 @@ class Market:
                 session.waits_for(heard.id)
 
     def _checked(self, good: tuple[bytes, ...], bad: tuple[bytes, ...], now: Instant) -> None:
-        judged: dict[bytes, list[bytes]] = {}
+        judged: dict[bytes, list[bytes]] = defaultdict(list)
         for check_id in bad:
             for pending in self._intake.bad(check_id):
                 error = Misbehaved("wrong-signature", "a message's signature is not its author's", penalty=50)
                 self._blame(pending.source, error.code, error)
-                judged.setdefault(pending.heard.book, []).append(pending.heard.id)
+                judged[pending.heard.book].append(pending.heard.id)
         for check_id in good:
             for pending in self._intake.good(check_id):
                 try:
@@ -427,7 +428,7 @@ class Market:
                 else:
                     self._admitted(pending.heard, now, pending.born, pulled=pending.asked)
                     self._arrivals.note(pending)
-                judged.setdefault(pending.heard.book, []).append(pending.heard.id)
+                judged[pending.heard.book].append(pending.heard.id)
         self._out += self._arrivals.drain(now)
         for book, names in sorted(judged.items()):
             self._judged(book, names, now)

@@ -16,6 +16,7 @@ from wire.limits import (
     BATCH_MAX_ORDERS,
     BATCH_WINDOW_MAX_MS,
     BATCH_WINDOW_MIN_MS,
+    RECONCILE_BUSY_CHANGES,
     RECONCILE_BYTES_MAX,
     RECONCILE_BYTES_PER_S,
     RECONCILE_INTERVAL_MS,
@@ -96,13 +97,13 @@ class Neighbour:
         return last is None or last.changes != changes
 
     def rested(self, book: bytes, changes: int, now: Instant) -> Instant:
-        """The first moment at which a difference from him is worth another comparison. While our book grows, what differs is
-        mostly what is under way.
+        """The first moment at which a difference from him is worth another comparison. While our book grows fast, what differs
+        is mostly what is under way.
         """
         last = self.compared.get(book)
         if last is None:
             return now
-        rest_ms = RECONCILE_REST_MS if last.changes == changes else RECONCILE_INTERVAL_MS
+        rest_ms = RECONCILE_INTERVAL_MS if changes - last.changes > RECONCILE_BUSY_CHANGES else RECONCILE_REST_MS
         return max(now, after(last.at, rest_ms * MILLISECOND))
 
     def compares(self, size_bytes: int, now: Instant) -> bool:

@@ -130,10 +130,11 @@ class SharedBook(Book):
         """One row for all nodes that can know the message from the same epoch on."""
         return self._sharing.rows.get((heard.id, known_epoch), lambda: super(SharedBook, self).keep(heard, known_epoch))
 
-    def admit(self, heard: Heard, now: Instant, *, asked: bool) -> None:
+    def admit(self, heard: Heard, now: Instant, *, asked: bool) -> bytes | None:
         """As the product does, and add to the sums that name our contents."""
-        super().admit(heard, now, asked=asked)
+        gone = super().admit(heard, now, asked=asked)
         self._count(heard.id, self._kept[heard.id].known_epoch, 1)
+        return gone
 
     def _drop(self, message_id: bytes) -> bytes:
         self._count(message_id, self._kept[message_id].known_epoch, -1)

@@ -188,18 +188,14 @@ def test_an_owner_keeps_so_many_orders_of_a_slot_and_epoch_the_greatest_ones() -
         closing(many[0], EPOCH + 1),
     ]
     for one in elsewhere:
-        book.admit(one, at(), asked=False)
+        assert book.admit(one, at(), asked=False) is None
     for one in many[1:-2]:
-        book.admit(one, at(), asked=False)
+        assert book.admit(one, at(), asked=False) is None
     assert len(book) == OWNER_ORDERS_MAX + 5
-    assert book.outranked() == ()
     assert why(book, many[0], at()) == "outranked"
     assert why(book, many[0], at(), asked=True) == "outranked"
-    book.admit(many[-1], at(), asked=False)
-    assert book.outranked() == (many[1].raw,)
-    assert book.outranked() == ()
-    book.admit(many[-2], at(), asked=False)
-    assert book.outranked() == (many[2].raw,)
+    assert book.admit(many[-1], at(), asked=False) == many[1].raw
+    assert book.admit(many[-2], at(), asked=False) == many[2].raw
     assert kept(book) == {one.id for one in (*many[3:], *elsewhere)}
     assert ids(book, EPOCH + 1) == {many[-1].id, elsewhere[0].id, elsewhere[1].id, elsewhere[2].id}
     book.forget(EPOCH + 62)
@@ -221,8 +217,7 @@ def test_closes_and_proofs_have_bounds_of_their_own() -> None:
     proofs = sorted((a_proof(number) for number in range(10)), key=lambda one: one.id)
     for one in proofs[:8]:
         book.admit(one, at(), asked=False)
-    book.admit(proofs[9], at(), asked=False)
-    assert book.outranked() == (proofs[0].raw,)
+    assert book.admit(proofs[9], at(), asked=False) == proofs[0].raw
     assert why(book, proofs[0], at()) == "outranked"
 
 
