@@ -10,6 +10,7 @@ TESTING := $(VENV)/.testing
 FIGURES := $(VENV)/.figures
 BENCHING := $(VENV)/.benching
 WALLETS := $(VENV)/.wallets
+BDK := $(VENV)/.bdk
 
 .PHONY: install demo test model check lint types floors format pins bench brute soak mutants sim sim-check clean
 .DELETE_ON_ERROR:
@@ -99,6 +100,7 @@ pins:
 	$(COMPILE) requirements/test.in -o requirements/test.txt
 	$(COMPILE) requirements/sim.in -o requirements/sim.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) requirements/bdk.in -o requirements/bdk.txt
 	$(COMPILE) requirements/wallets.in -o requirements/wallets.txt
 
 clean:
@@ -166,3 +168,14 @@ $(WALLETS): $(TESTING) requirements/wallets.txt
 # BDK and embit derive from our descriptors what we derive, and take a refund with nothing else.
 test-descriptors: $(WALLETS)
 	BITWRK_REQUIRE_WALLETS=1 $(BIN)/python -m pytest tests/wallets $(TESTS)
+
+# The extra: BDK's clients for chains behind Esplora and Electrum servers, and nodes that settle there.
+.PHONY: bdk test-bdk
+bdk: $(BDK)
+
+$(BDK): $(RUNTIME) requirements/bdk.txt
+	$(PIP) --require-hashes -r requirements/bdk.txt
+	touch $@
+
+test-bdk: $(TESTING) $(BDK)
+	BITWRK_REQUIRE_BDK=1 $(BIN)/python -m pytest tests/bdk $(TESTS)

@@ -35,7 +35,9 @@ _BOOTSTRAP: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainChoice:
-    """Which chain settles: ``kind`` is ``kernel``, ``core`` or ``none``; ``url`` belongs to ``core`` and may hold a password."""
+    """Which chain settles: ``kind`` is ``kernel``, ``none`` or one of ``FAR_CHAINS``; ``url`` belongs to these and may hold a
+    password.
+    """
 
     kind: str
     url: str = field(default="", repr=False)
@@ -122,27 +124,53 @@ def _bootstrap(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _chain(value: object) -> ChainChoice:
-    text = _text(value)
+FAR_CHAINS: Final = {
+    "core": (("http", "https"), "core:http://user:password@host:port"),
+    "esplora": (("http", "https"), "esplora:https://host/path"),
+    "electrum": (("ssl", "tcp"), "electrum:ssl://host:port"),
+}
+"""Chains behind a server: the schemes of its address, and an example."""
+_FAR_EXAMPLES: Final = " or ".join(f"'{example}'" for _, example in FAR_CHAINS.values())
+
+
+def read_chain(text: str) -> ChainChoice:
+    """The chain that a setting names. Raises ``LocalFault``, whose sentence does not repeat it: it may hold a password."""
     if text in ("kernel", "none"):
         return ChainChoice(kind=text)
-    if text.startswith("core:"):
-        url = text.removeprefix("core:")
-        try:
-            parts = urlsplit(url)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
-        except ValueError:
-            good = False
-        if good:
-            return ChainChoice(kind="core", url=url)
-    # The value is not repeated: it may hold a password.
-    raise _BadValue("it takes 'kernel', 'none' or 'core:http://user:password@host:port'")
+    kind, _, url = text.partition(":")
+    if kind in FAR_CHAINS and _is_address(kind, url):
+        return ChainChoice(kind=kind, url=url)
+    raise LocalFault("bad-chain", f"it takes 'kernel', 'none', {_FAR_EXAMPLES}")
+
+
+def _is_address(kind: str, url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in FAR_CHAINS[kind][0] or not parts.hostname:
+        return False
+    match kind:
+        case "core":
+            return port is not None
+        case "esplora":
+            return "@" not in parts.netloc and not parts.query and not parts.fragment
+        case _:
+            return port is not None and "@" not in parts.netloc and parts[2:] == ("", "", "")
+
+
+def _chain(value: object) -> ChainChoice:
+    try:
+        return read_chain(_text(value))
+    except LocalFault as fault:
+        raise _BadValue(fault.sentence) from None
 
 
 def _second(value: object) -> ChainChoice:
     choice = _chain(value)
     if choice.kind in ("kernel", "none"):
-        raise _BadValue("it takes 'core:http://user:password@host:port'")
+        raise _BadValue(f"it takes {_FAR_EXAMPLES}")
     return choice
 
 
@@ -221,7 +249,8 @@ TABLE: Final = (
         option="--chain",
         default="kernel",
         read=_chain,
-        purpose="kernel (a regtest chain in process), core:http://user:password@host:port (bitcoind or devchain), or none",
+        purpose="kernel (a regtest chain in process), core:http://user:password@host:port (bitcoind or devchain), "
+        "esplora:https://host/path or electrum:ssl://host:port (servers of others; both need the extra bdk), or none",
     ),
     Setting(
         name="arbiters",

@@ -23,6 +23,7 @@ _PYTHON: Final = (3, 11)
 _DISK_LEAST_BYTES: Final = 256 << 20
 _BLENDER_S: Final = 30
 _CHAIN_S: Final = 5
+_FAR_S: Final = 15
 # Distribution and module of what a node cannot do without.
 _LIBRARIES: Final = (
     ("trio", "trio"),
@@ -170,6 +171,8 @@ def _chain(settings: Settings) -> Finding:
     if choice.kind == "kernel":
         mend = "for paid trades with others give them one chain, such as --chain core:http://…"
         return Finding(name="chain", state=WARNING, said="a private development chain in the node, play money", mend=mend)
+    if choice.kind in ("esplora", "electrum"):
+        return _far(settings)
     import httpx
 
     mend = "start bitcoind or bitwrk devchain, and see to the address, user and password in chain"
@@ -185,6 +188,35 @@ def _chain(settings: Settings) -> Finding:
     wanted = {"regtest": "regtest", "signet": "signet", "main": "main"}[settings.network.bitcoin]
     if told["chain"] != wanted:
         return Finding(name="chain", state=FAULT, said=said, mend=f"the network {settings.network.name} settles on {wanted}")
+    return Finding(name="chain", state=FINE, said=said)
+
+
+def _far(settings: Settings) -> Finding:
+    """A chain behind a server of someone else: the library for it, and then the server."""
+    import trio
+
+    from escrow.shell.bdk import MEND, present
+    from peer.node.money import open_far
+
+    if not present():
+        said = f"chains of the kind {settings.chain.kind} need the library bdkpython, which is not installed"
+        return Finding(name="chain", state=FAULT, said=said, mend=MEND)
+
+    async def height() -> int:
+        with trio.fail_after(_FAR_S):
+            async with open_far(settings.chain, settings.network) as chain:
+                await chain.instance()
+                return (await chain.tip()).height
+
+    mend = "see to the address in chain, or name another server"
+    try:
+        said = f"{settings.network.bitcoin} at height {trio.run(height)}"
+    except (BitwrkError, trio.TooSlowError) as error:
+        said = error.sentence if isinstance(error, BitwrkError) else f"no answer in {_FAR_S} s"
+        return Finding(name="chain", state=FAULT, said=said, mend=mend)
+    if settings.chain_second is None:
+        mend = "a server of someone else can lie by silence: name a second one with chain_second"
+        return Finding(name="chain", state=WARNING, said=said, mend=mend)
     return Finding(name="chain", state=FINE, said=said)
 
 

@@ -169,19 +169,23 @@ def _compared(bundle: Any, work: Path | None, result: Path | None) -> list[Any]:
 def _on_chain(bundle: Any, url: str) -> list[Any]:
     import trio
 
-    return trio.run(_look, bundle, url.removeprefix("core:"))
+    return trio.run(_look, bundle, f"core:{url}" if url.startswith("http") else url)
 
 
 async def _look(bundle: Any, url: str) -> list[Any]:
     """What the chain says about the escrow."""
     from escrow.core.transaction import read_outpoint
-    from escrow.shell.core_rpc import CoreChain
+    from escrow.shell.checked import CheckedChain
+    from peer.config import read_chain
     from peer.core.bundle import Finding, NotProven, contract_in, network_of
+    from peer.node.money import open_far
 
     contract = contract_in(bundle)
     if contract is None:
         return []
-    async with CoreChain.open(url, network_of(bundle)) as chain:
+    network = network_of(bundle)
+    async with open_far(read_chain(url), network) as far:
+        chain = CheckedChain(far, network)
         if await chain.instance() != contract.terms.instance:
             raise NotProven("other-chain", "this evidence is about a channel on another chain")
         outpoint = read_outpoint(bundle.channel.funding)

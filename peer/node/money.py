@@ -11,6 +11,8 @@ import trio
 
 from escrow.shell.checked import CheckedChain, ComparedChain
 from escrow.shell.core_rpc import CoreChain
+from escrow.shell.electrum import ElectrumChain
+from escrow.shell.esplora import EsploraChain
 from escrow.shell.kernel import KernelChain
 from escrow.shell.recovery import HistoryChain
 from escrow.shell.wallet import KeyWallet
@@ -19,7 +21,7 @@ from peer.config import ChainChoice, Settings
 from peer.home import Home
 from wire.errors import LocalFault
 from wire.keys import SecretKey
-from wire.limits import CHAIN_STILL_S
+from wire.limits import CHAIN_STILL_S, FAR_WATCH_INTERVAL_MS, WATCH_INTERVAL_MS
 from wire.network import Network
 from wire.ports import Chain, ChainFault, Journal
 
@@ -48,8 +50,10 @@ async def open_money(settings: Settings, home: Home, key: SecretKey, journal: Jo
     async with open_chain(settings, home) as chain:
         instance = await named_instance(chain)
         wallet = await KeyWallet.open(key, chain, journal, settings.network)
-        still_s = math.inf if settings.network.bitcoin == "regtest" else CHAIN_STILL_S
-        watcher = Watcher(chain, still_s=still_s)
+        regtest = settings.network.bitcoin == "regtest"
+        still_s = math.inf if regtest else CHAIN_STILL_S
+        theirs = settings.chain.kind in ("esplora", "electrum") and not regtest
+        watcher = Watcher(chain, FAR_WATCH_INTERVAL_MS if theirs else WATCH_INTERVAL_MS, still_s=still_s)
         shared = settings.chain.kind != "kernel"
         yield Money(chain=chain, wallet=wallet, watcher=watcher, instance=instance, shared=shared)
 
@@ -69,16 +73,24 @@ async def open_chain(settings: Settings, home: Home) -> AsyncIterator[KernelChai
             yield own
     else:
         async with AsyncExitStack() as stack:
-            first = await stack.enter_async_context(_far(choice, settings.network))
+            first = await stack.enter_async_context(open_far(choice, settings.network))
             if settings.chain_second is None:
                 yield CheckedChain(first, settings.network)
             else:
-                second = await stack.enter_async_context(_far(settings.chain_second, settings.network))
+                second = await stack.enter_async_context(open_far(settings.chain_second, settings.network))
                 yield ComparedChain(first, second, settings.network)
 
 
-def _far(choice: ChainChoice, network: Network) -> AbstractAsyncContextManager[HistoryChain]:
-    return CoreChain.open(choice.url, network)
+def open_far(choice: ChainChoice, network: Network) -> AbstractAsyncContextManager[HistoryChain]:
+    """The unchecked chain behind a server that the settings name. Raises ``LocalFault`` when a library for it is missing."""
+    match choice.kind:
+        case "core":
+            return CoreChain.open(choice.url, network)
+        case "esplora":
+            return EsploraChain.open(choice.url, network)
+        case "electrum":
+            return ElectrumChain.open(choice.url, network)
+    raise LocalFault("no-chain", f"a chain of the kind {choice.kind} is behind no server")
 
 
 async def named_instance(chain: Chain) -> bytes:
