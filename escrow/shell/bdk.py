@@ -1,9 +1,9 @@
 """The one door to bdkpython, the Bitcoin Dev Kit: its clients for Esplora and Electrum, and how they are asked from trio.
 
 The library is an extra and is loaded only when a chain needs it. It blocks, so every call runs in a thread of a small pool and
-has a limit of time; a thread that outlives it is left behind and keeps its place in the pool until the library's own limit ends it.
-What goes wrong in the library becomes one of three things: no answer or an unreadable one is a ``ChainFault``, an error that the
-server itself answered is a ``Refusal``, whose meaning the driver knows.
+has a limit of time; a thread that outlives it is left behind and keeps its place in the pool until the library's own limit ends
+it. What goes wrong in the library becomes one of two things: no answer or an unreadable one is a ``ChainFault``, an error that
+the server itself answered is a ``Refusal``, whose meaning the driver knows.
 """
 
 import os
@@ -34,6 +34,8 @@ _SOCKET_ERRORS: Final = (
     "InvalidDnsNameError",
     "MissingDomain",
 )
+_UNREAD: Final = " at line "
+"""Where JSON that cannot be read is named by the library as a failure of its HTTP client."""
 
 
 class Refusal(Exception):
@@ -96,6 +98,8 @@ class Library:
         except self.module.ElectrumError.Protocol as error:
             raise Refusal(0, str(error.error_message)) from None
         except self.module.EsploraError.Minreq as error:
+            if _UNREAD in str(error.error_message):
+                raise self.garbled(error) from None
             raise self.down(str(error.error_message)) from None
         except self.module.ElectrumError as error:
             if type(error).__name__ in _SOCKET_ERRORS:

@@ -65,28 +65,33 @@ class Histories:
         return ChainFault("chain-garbled", f"the chain at {self._place} answers something else than was asked: {what}")
 
     async def _ask(self, method: str, *parameters: Any) -> Any:
-        """One answer. A connection that the server closed since the last question is made again once."""
-        async with self._lock:
-            try:
-                with trio.fail_after(FAR_TIMEOUT_S):
-                    if self._stream is not None:
-                        try:
-                            return await self._exchange(method, *parameters)
-                        except (trio.BrokenResourceError, EOFError):
-                            await self.close()
-                    await self._connect()
+        """One answer. Raises ``ChainFault`` and ``Refusal``."""
+        try:
+            with trio.fail_after(FAR_TIMEOUT_S):
+                async with self._lock:
+                    return await self._attempt(method, *parameters)
+        except trio.TooSlowError:
+            reason = f"no answer in {FAR_TIMEOUT_S} s"
+        except (OSError, EOFError, trio.BrokenResourceError) as error:
+            reason = str(error.__cause__ or error) or type(error).__name__
+        raise ChainFault("chain-down", f"the chain at {self._place} does not answer: {reason[:200]}")
+
+    async def _attempt(self, method: str, *parameters: Any) -> Any:
+        """One answer. A connection that broke since the last question is made again once; none is kept after a fault."""
+        try:
+            if self._stream is not None:
+                try:
                     return await self._exchange(method, *parameters)
-            except Refusal:
-                raise
-            except trio.TooSlowError:
-                reason = f"no answer in {FAR_TIMEOUT_S} s"
-            except (OSError, EOFError, trio.BrokenResourceError) as error:
-                reason = str(error.__cause__ or error) or type(error).__name__
-            except BaseException:
+                except (trio.BrokenResourceError, EOFError):
+                    await self.close()
+            await self._connect()
+            return await self._exchange(method, *parameters)
+        except Refusal:
+            raise
+        except BaseException:
+            with trio.CancelScope(shield=True):
                 await self.close()
-                raise
-            await self.close()
-            raise ChainFault("chain-down", f"the chain at {self._place} does not answer: {reason[:200]}")
+            raise
 
     async def _connect(self) -> None:
         if self._secure:

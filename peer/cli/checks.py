@@ -171,6 +171,8 @@ def _chain(settings: Settings) -> Finding:
     if choice.kind == "kernel":
         mend = "for paid trades with others give them one chain, such as --chain core:http://…"
         return Finding(name="chain", state=WARNING, said="a private development chain in the node, play money", mend=mend)
+    if found := _far_library(settings):
+        return found
     if choice.kind in ("esplora", "electrum"):
         return _far(settings)
     import httpx
@@ -191,16 +193,22 @@ def _chain(settings: Settings) -> Finding:
     return Finding(name="chain", state=FINE, said=said)
 
 
+def _far_library(settings: Settings) -> Finding | None:
+    """Chains that need a library which is an extra: said before anybody is asked anything."""
+    from escrow.shell.bdk import MEND, present
+
+    kinds = {one.kind for one in (settings.chain, settings.chain_second) if one} & {"esplora", "electrum"}
+    if not kinds or present():
+        return None
+    said = f"a chain of the kind {min(kinds)} needs the library bdkpython, which is not installed"
+    return Finding(name="chain", state=FAULT, said=said, mend=MEND)
+
+
 def _far(settings: Settings) -> Finding:
-    """A chain behind a server of someone else: the library for it, and then the server."""
+    """A chain behind a server of someone else."""
     import trio
 
-    from escrow.shell.bdk import MEND, present
     from peer.node.money import open_far
-
-    if not present():
-        said = f"chains of the kind {settings.chain.kind} need the library bdkpython, which is not installed"
-        return Finding(name="chain", state=FAULT, said=said, mend=MEND)
 
     async def height() -> int:
         with trio.fail_after(_FAR_S):

@@ -21,6 +21,7 @@ from wire.ports import OutPoint, Rejected
 
 HOST: Final = "127.0.0.1"
 PAGE: Final = 25
+UNKNOWN: Final = "daemon error: DaemonError({'code': -5, 'message': 'No such mempool or blockchain transaction.'})"
 
 
 class Raw(bytes):
@@ -222,7 +223,7 @@ class Esplora(Server):
                 confirmed = [one for one in reversed(lines) if one[1] is not None]
                 if rest:
                     names = [show_id(one.txid) for one, _ in confirmed]
-                    waiting, confirmed = [], confirmed[names.index(rest[-1]) + 1 :]
+                    waiting, confirmed = [], confirmed[names.index(rest[-1]) + 1 :] if rest[-1] in names else []
                 return [_transaction(chain, one, height) for one, height in waiting + confirmed[:PAGE]]
         raise Status(404, f"no {method} {path}")
 
@@ -277,9 +278,7 @@ class Electrum(Server):
             case "blockchain.transaction.get", [txid, *_]:
                 found = chain.transaction(read_id(txid))
                 if found is None:
-                    raise Status(
-                        2, "daemon error: DaemonError({'code': -5, 'message': 'No such mempool or blockchain transaction.'})"
-                    )
+                    raise Status(2, UNKNOWN)
                 return found.raw.hex()
             case "blockchain.scripthash.get_history", [wanted]:
                 scripts = {
