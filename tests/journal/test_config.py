@@ -113,6 +113,15 @@ def test_the_kernel_chain_is_for_regtest(tmp_path: Path) -> None:
         ("chain", '"core:"'),
         ("chain", '"core:ftp://a:1"'),
         ("chain", '"core:http://a:b@c:99999"'),
+        ("chain", '"esplora:"'),
+        ("chain", '"esplora:ssl://explorer.example"'),
+        ("chain", '"esplora:https://user:secret@explorer.example"'),
+        ("chain", '"esplora:https://explorer.example/api?key=secret"'),
+        ("chain", '"electrum:ssl://electrum.example"'),
+        ("chain", '"electrum:https://electrum.example:50002"'),
+        ("chain", '"electrum:ssl://electrum.example:50002/x"'),
+        ("chain", '"electrum:ssl://user:secret@electrum.example:50002"'),
+        ("chain", '"electrum:ssl://electrum.example:70000"'),
         ("chain_second", '"kernel"'),
         ("chain_second", '"none"'),
         ("memo", '"no"'),
@@ -130,6 +139,23 @@ def test_a_bad_value_is_named_with_file_and_key(tmp_path: Path, key: str, value:
     assert caught.value.code == "bad-config"
     assert f"{tmp_path / 'config.toml'}: {key}: " in caught.value.sentence
     assert "\n" not in caught.value.sentence
+    assert "secret" not in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("core", "http://user:password@127.0.0.1:8332"),
+        ("esplora", "https://explorer.example/api"),
+        ("esplora", "http://127.0.0.1:3002"),
+        ("electrum", "ssl://electrum.example:50002"),
+        ("electrum", "tcp://[::1]:50001"),
+    ],
+)
+def test_either_chain_may_be_behind_any_kind_of_server(tmp_path: Path, kind: str, url: str) -> None:
+    settings = load(tmp_path, f'chain = "{kind}:{url}"\nchain_second = "{kind}:{url}"\n')
+    assert settings.chain == settings.chain_second == ChainChoice(kind=kind, url=url)
+    assert url not in repr(settings)
 
 
 def test_a_bad_option_is_named_as_one(tmp_path: Path) -> None:

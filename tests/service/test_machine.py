@@ -178,6 +178,25 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'chain = "esplora:http://127.0.0.1:9"',
+        'chain = "electrum:tcp://127.0.0.1:9"',
+        'chain = "core:http://127.0.0.1:9"\nchain_second = "electrum:tcp://127.0.0.1:9"',
+    ],
+)
+def test_a_chain_whose_library_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("escrow.shell.bdk.MODULE", "not_there_at_all")
+    home = Home.at(tmp_path / "h")
+    home.key()
+    (home.folder / "config.toml").write_text(f"api_port = 0\n{text}\n")
+    found = by_name(examine(home.folder))["chain"]
+    assert found.state == FAULT
+    assert "bdkpython" in found.said
+    assert "bitwrk[bdk]" in found.mend
+
+
+@pytest.mark.parametrize(
     ("status", "state", "word"),
     [
         (None, FINE, "not compared"),
