@@ -66,6 +66,7 @@ class Library:
         self.module = module
         self._place = place
         self._limiter = trio.CapacityLimiter(FAR_THREADS_MAX)
+        self._unreadable = (module.EsploraError, module.InternalError, module.TransactionError, module.FromScriptError)
 
     @classmethod
     async def load(cls, place: str) -> "Library":
@@ -105,7 +106,7 @@ class Library:
             if type(error).__name__ in _SOCKET_ERRORS:
                 raise self.down(str(error) or type(error).__name__) from None
             raise self.garbled(error) from None
-        except (self.module.EsploraError, self.module.InternalError, self.module.TransactionError) as error:
+        except self._unreadable as error:
             raise self.garbled(error) from None
 
     def down(self, reason: str) -> ChainFault:

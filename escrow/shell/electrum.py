@@ -143,8 +143,9 @@ class ElectrumChain:
         """See ``wire.ports.Chain``."""
 
         async def send() -> None:
+            transaction = await self._library.ask(self._library.module.Transaction, raw)
             try:
-                await self._ask("transaction_broadcast", self._library.module.Transaction(raw))
+                await self._ask("transaction_broadcast", transaction)
             except Refusal as refusal:
                 if any(word in refusal.message.lower() for word in _BUSY):
                     raise self._library.refused("transaction.broadcast", refusal) from None

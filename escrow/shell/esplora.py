@@ -119,7 +119,7 @@ class EsploraChain:
         """See ``wire.ports.Chain``."""
 
         async def send() -> None:
-            transaction = self._library.module.Transaction(raw)
+            transaction = await self._library.ask(self._library.module.Transaction, raw)
             try:
                 await self._library.ask(self._client.broadcast, transaction)
             except Refusal as refusal:
@@ -162,7 +162,7 @@ class EsploraChain:
         """What concerns a script, as pages of 25 confirmed transactions tell it, in blocks' order."""
         module = self._library.module
         networks = {"main": module.Network.BITCOIN, "signet": module.Network.SIGNET, "regtest": module.Network.REGTEST}
-        address = module.Address.from_script(module.Script(script), networks[self._network.bitcoin])
+        address = await self._library.ask(module.Address.from_script, module.Script(script), networks[self._network.bitcoin])
         lines: dict[bytes, Line] = {}
         last = None
         while True:
