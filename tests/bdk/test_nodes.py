@@ -124,6 +124,7 @@ async def test_two_servers_are_compared_and_one_of_them_is_away_for_a_while(tmp_
         await here.esplora.open(nursery)
         await here.until_ended(buyer, seller)
         assert (await here.audit(buyer, seller)).to_seller_sat > 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_seller_who_never_comes_back_leaves_the_buyer_his_refund(tmp_path: Path) -> None:
