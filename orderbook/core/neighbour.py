@@ -16,7 +16,7 @@ from wire.limits import (
     BATCH_MAX_ORDERS,
     BATCH_WINDOW_MAX_MS,
     BATCH_WINDOW_MIN_MS,
-    RECONCILE_BUSY_CHANGES,
+    RECONCILE_BUSY_PER_S,
     RECONCILE_BYTES_MAX,
     RECONCILE_BYTES_PER_S,
     RECONCILE_INTERVAL_MS,
@@ -96,14 +96,20 @@ class Neighbour:
         last = self.compared.get(book)
         return last is None or last.changes != changes
 
+    def grows_fast(self, book: bytes, changes: int, now: Instant) -> bool:
+        """Whether our ``book`` has grown so fast since we last compared it with him that what differs is mostly under way."""
+        last = self.compared.get(book)
+        if last is None:
+            return False
+        elapsed_ms = max(RECONCILE_REST_MS, (now - last.at) // MILLISECOND)
+        return 1_000 * (changes - last.changes) > RECONCILE_BUSY_PER_S * elapsed_ms
+
     def rested(self, book: bytes, changes: int, now: Instant) -> Instant:
-        """The first moment at which a difference from him is worth another comparison. While our book grows fast, what differs
-        is mostly what is under way.
-        """
+        """The first moment at which a difference from him is worth another comparison."""
         last = self.compared.get(book)
         if last is None:
             return now
-        rest_ms = RECONCILE_INTERVAL_MS if changes - last.changes > RECONCILE_BUSY_CHANGES else RECONCILE_REST_MS
+        rest_ms = RECONCILE_INTERVAL_MS if self.grows_fast(book, changes, now) else RECONCILE_REST_MS
         return max(now, after(last.at, rest_ms * MILLISECOND))
 
     def compares(self, size_bytes: int, now: Instant) -> bool:

@@ -104,12 +104,15 @@ class Reconciler:
             self.plan(neighbour, book, neighbour.rested(book, self._books[book].changes, now))
 
     def warm(self, now: Instant) -> None:
-        """The freeze is near: compare every book with some neighbours by lot, if it has grown since we last did with them."""
+        """The freeze is near: compare every book with some neighbours by lot, if it has grown since we last did with them; with
+        one, if it grows so fast that no two can be equal.
+        """
         for book in sorted(self._books):
             changes = self._books[book].changes
             grown = [one for _, one in sorted(self._neighbours.items()) if book in one.books and one.grown(book, changes)]
             grown.sort(key=lambda one: digest(self._lot[0], one.peer, self._lot[1], book, now.to_bytes(8, "little")))
-            for neighbour in grown[:RECONCILE_WARM_NEIGHBOURS]:
+            calm = [one for one in grown if not one.grows_fast(book, changes, now)]
+            for neighbour in calm[:RECONCILE_WARM_NEIGHBOURS] or grown[:1]:
                 self.plan(neighbour, book, now)
 
     def compare(self, peer: PeerId, book: bytes, epoch: int, now: Instant) -> list[MarketEffect]:
