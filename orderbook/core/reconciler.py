@@ -45,7 +45,7 @@ class Reconciler:
         books: Mapping[bytes, Book],
         neighbours: Mapping[PeerId, Neighbour],
         craft: Craft,
-        checking: Callable[[], int] = lambda: 0,
+        checking: Callable[[], int],
     ) -> None:
         self._books, self._neighbours, self._craft, self._checking = books, neighbours, craft, checking
         self._lot = context(network.name, "turn"), me
@@ -150,13 +150,11 @@ class Reconciler:
             neighbour = self._neighbours.get(peer)
             if kind == _TURN:
                 self._take_turn(book, at, now)
-            elif neighbour is None:
-                continue
-            elif kind == _PLAN:
+            elif neighbour is not None and kind == _PLAN:
                 if neighbour.planned.get(book) == at:
                     del neighbour.planned[book]
                     effects += self._begin(neighbour, book, now)
-            elif book in neighbour.sessions:
+            elif neighbour is not None and book in neighbour.sessions:
                 effects += self._judge_patience(neighbour, neighbour.sessions[book], now)
         self.next_due = self._agenda[0][0] if self._agenda else None
         return effects

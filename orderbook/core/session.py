@@ -146,10 +146,7 @@ class Session:
         """What is to be sent now: the node has room for ``room`` more messages, and what is ``known`` need not be asked for."""
         out: list[bytes] = []
         room = min(room, RECONCILE_WINDOW_IDS - len(self._asked) - len(self._unchecked))
-        while room > 0:
-            names = self._next(min(room, BATCH_MAX_ORDERS), known)
-            if not names:
-                break
+        while names := self._next(min(room, BATCH_MAX_ORDERS), known):
             room -= len(names)
             self._pulls.append(frozenset(names))
             self._asked.update(names)

@@ -178,7 +178,7 @@ class Talks:
             fill=fill,
             peer=peer_id_of(theirs.owner),
             phase=Phase.PROPOSED if side is Side.BUY else Phase.EXPECTED,
-            match=self._draft(view, fill, side),
+            match=self._draft(view, fill),
         )
         if side is Side.BUY and not self._may_sign(agreement, proposed=self._proposed(line)):
             self._missed(line, view.epoch, "withdrawn")
@@ -194,7 +194,8 @@ class Talks:
             one.fill.quantity for one in self._agreements.values() if one.phase is Phase.PROPOSED and self._line(one) is line
         )
 
-    def _draft(self, view: Cleared, fill: Fill, side: Side) -> Match:
+    def _draft(self, view: Cleared, fill: Fill) -> Match:
+        """The match as a buyer with our view proposes it."""
         return Match(
             network=self._network.name,
             book=view.book,
@@ -206,8 +207,8 @@ class Talks:
             buy_from=fill.buy_from,
             sell_from=fill.sell_from,
             accept_by_us=self._clock.accept_by(view.epoch),
-            buyer_root=view.root if side is Side.BUY else ZERO_ROOT,
-            seller_root=view.root if side is Side.SELL else ZERO_ROOT,
+            buyer_root=view.root,
+            seller_root=ZERO_ROOT,
         )
 
     # --- letters --------------------------------------------------------------------------------------------

@@ -128,6 +128,7 @@ def test_forgotten_at_key_epoch_plus_sixty() -> None:
     assert book.vector().items == []
     book.admit(one, at(EPOCH + 60), asked=False)
     assert len(book) == 1
+    assert [book.root(EPOCH + 62) for _ in range(2)] == [plain(one.id)] * 2
 
 
 def test_a_full_book_says_so() -> None:
@@ -285,3 +286,20 @@ def test_avoid_lists_reach_the_auction_from_either_side() -> None:
         book.admit(heard(1, avoid=shunned if avoiding == 1 else ()), at(), asked=False)
         book.admit(heard(2, side=Side.SELL, avoid=mine if avoiding == 2 else ()), at(), asked=False)
         assert clear(*book.eligible(EPOCH + 1), 7) == ()
+
+
+# --- a view that is carried along ---------------------------------------------------------------------------
+
+
+def test_an_epoch_that_lies_behind_is_answered_as_before() -> None:
+    """Whatever has been asked of later epochs meanwhile, by eligible orders or by root."""
+    one, two = heard(1), heard(2, first_epoch=EPOCH + 2, last_epoch=EPOCH + 4)
+    for later in ("eligible", "root"):
+        book = Book(CLOCK)
+        book.admit(one, at(), asked=False)
+        book.admit(two, at(), asked=False)
+        for epoch, standing in ((EPOCH + 1, {one.id}), (EPOCH + 3, {one.id, two.id}), (EPOCH + 1, {one.id}), (EPOCH + 9, set())):
+            if later == "eligible":
+                assert ids(book, epoch) == standing
+            else:
+                assert book.root(epoch) == plain(b"".join(sorted({one.id, two.id} if epoch > EPOCH + 1 else {one.id})))

@@ -258,8 +258,17 @@ def test_i14_the_greatest_numbers_are_exact(way: Way) -> None:
 
 
 @both_ways
-@pytest.mark.parametrize(("price", "quantity"), [(-1, 1), (PRICE_MAX_MSAT + 1, 1), (1, 0), (1, QUANTITY_MAX + 1), (2**63, 1)])
-def test_i14_bounds_are_checked(way: Way, price: int, quantity: int) -> None:
+@pytest.mark.parametrize(
+    ("price", "quantity", "code"),
+    [
+        (-1, 1, "price-out-of-bounds"),
+        (PRICE_MAX_MSAT + 1, 1, "price-out-of-bounds"),
+        (1, 0, "quantity-out-of-bounds"),
+        (1, QUANTITY_MAX + 1, "quantity-out-of-bounds"),
+        (2**63, 1, "price-out-of-bounds"),
+    ],
+)
+def test_i14_bounds_are_checked(way: Way, price: int, quantity: int, code: str) -> None:
     good = entry(Side.BUY, 5, 1, 1)
     for buys, sells in (
         ([good, entry(Side.BUY, price, quantity, 2)], [entry(Side.SELL, 1, 1, 3)]),
@@ -267,6 +276,8 @@ def test_i14_bounds_are_checked(way: Way, price: int, quantity: int) -> None:
     ):
         with pytest.raises((InvariantBroken, OverflowError)) as broken:
             way(buys, sells, 0)
+        if isinstance(broken.value, InvariantBroken):
+            assert broken.value.code == code
         assert isinstance(broken.value, OverflowError) == (way is clear_large and price == 2**63)
 
 

@@ -225,6 +225,18 @@ def test_a_root_that_is_not_named_again_still_stands() -> None:
     assert SECOND_BOOK not in alone.market._neighbours[PEER].roots
 
 
+def test_the_root_of_a_book_that_was_left_is_compared_with_nothing() -> None:
+    alone = Alone()
+    alone.do(Follow(book=BOOK))
+    alone.meet()
+    (ours,) = roots_at(alone, EPOCH)
+    alone.do(Unfollow(book=BOOK))
+    alone.do(Follow(book=BOOK))
+    for root in (ours.root, b"r" * 32):
+        said = Roots(moment_us=alone.now, epoch=EPOCH, roots=(BookRoot(book=BOOK, root=root),))
+        assert codes(alone.hear(said)) == []
+
+
 def test_what_is_old_and_was_pulled_is_not_passed_on() -> None:
     """Others pull history too if they lack it; what is new goes on at once, and never back to who brought it."""
     alone = Alone()

@@ -106,6 +106,8 @@ def test_the_ladder_goes_from_a_second_to_a_year() -> None:
     lengths = list(SLOTS_S.values())
     assert lengths == sorted(lengths)
     assert (lengths[0], lengths[-1]) == (1, 365 * 86_400)
+    units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+    assert {name: int(name[:-1]) * units[name[-1]] for name in SLOTS_S} == SLOTS_S
     assert all(later % earlier == 0 for earlier, later in pairwise(lengths[:-1]))
 
 
