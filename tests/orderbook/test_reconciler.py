@@ -6,6 +6,7 @@ from orderbook.core.book import Book
 from orderbook.core.craft import Craft
 from orderbook.core.events import MarketEffect, Meet, SendFrame
 from orderbook.core.frames import FRAMES, Answer, Ask, Pull
+from orderbook.core.negentropy import Initiator, Vector
 from orderbook.core.neighbour import Compared, Neighbour
 from orderbook.core.reconciler import Reconciler
 from tests.orderbook.test_book import heard
@@ -237,6 +238,24 @@ def test_who_is_no_neighbour_is_met_first_and_what_is_past_is_forgotten() -> Non
         assert room.over(room.neighbours[peer]) == epochs
 
 
+def test_what_was_cut_short_and_goes_on_still_clears_the_latest_epoch_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.negentropy.RECONCILE_ROUNDS_MAX", 1)
+    room, new = Room(), heard(1)
+    ask = room.begun(room.first)
+    for epoch in (EPOCH + 1, EPOCH):
+        room.reconciler.compare(room.first.peer, BOOK, epoch, room.now)
+    room.say(room.first, ask, listing([new.id], b"\x02\x00") + b"\x00\x00\x01" + bytes(16))
+    session = room.first.sessions[BOOK]
+    session.came(new.id)
+    assert room.reconciler.pulled(room.first, session, room.now) == []
+    assert room.over(room.first) == []
+    assert BOOK not in room.first.reconciled
+    ((_, ask),) = room.asks()
+    room.say(room.first, ask)
+    assert room.over(room.first) == [EPOCH + 1]
+    assert BOOK in room.first.reconciled
+
+
 # --- sessions -------------------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +266,8 @@ def test_sessions_are_numbered_from_one_and_ever_on() -> None:
         assert ask.session == number
         room.say(room.first, ask)
         room.over(room.first)
+    room.reconciler._number = (1 << 32) - 1  # a number has 32 bits in a frame
+    assert room.begun(room.first).session == 0
 
 
 def test_a_frame_of_another_session_is_ignored() -> None:
@@ -279,6 +300,71 @@ def test_what_is_pulled_has_room_among_all_that_is_asked_and_checked() -> None:
 def pulled(effects: list[MarketEffect]) -> list[int]:
     frames = [FRAMES.unpack(one.frame) for one in effects if isinstance(one, SendFrame)]
     return [len(one.ids) for one in frames if isinstance(one, Pull)]
+
+
+def test_who_shows_a_difference_is_compared_with_soon_and_who_shows_none_is_not() -> None:
+    room = Room()
+    equal = Ask(book=BOOK, session=9, message=Initiator(Vector([])).probe())
+    (answer,) = room.reconciler.asked(room.first, equal, room.now)
+    assert isinstance(answer, SendFrame)
+    assert FRAMES.unpack(answer.frame) == Answer(book=BOOK, session=9, message=EQUAL)
+    assert room.first.planned == {}
+    other = Ask(book=BOOK, session=9, message=Initiator(Vector([(EPOCH, name(1))])).probe())
+    room.reconciler.asked(room.first, other, room.now)
+    assert room.first.planned == {BOOK: room.now}
+
+
+def test_who_answers_is_mute_no_more() -> None:
+    room, new = Room(), heard(1)
+    ask = room.begun(room.first)
+    room.first.mute = True
+    room.say(room.first, ask, listing([new.id]))
+    assert not room.first.mute
+    room.first.mute = True
+    session = room.first.sessions[BOOK]
+    session.came(new.id)
+    room.reconciler.pulled(room.first, session, room.now)
+    assert not room.first.mute
+
+
+def test_books_that_wait_are_planned_as_far_as_there_is_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.reconciler.RECONCILE_SESSIONS_MAX", 3)
+    room, books = Room(0), [bytes([number]) * 32 for number in range(7)]
+    room.books |= {book: Book(REGTEST.clock) for book in books}
+    one = room.add(STRANGER, *books)
+    for book in books:
+        room.reconciler.plan(one, book, room.now)
+    asks = room.asks()
+    assert [ask.book for _, ask in asks] == books[:3]
+    for number, (_, ask) in enumerate(asks):
+        room.say(one, ask)
+        room.over(one, ask.book)
+        assert (list(one.planned), list(one.waiting)) == (books[3 + number : 4 + number], books[4 + number :])
+        room.due()
+        assert len(one.sessions) == 3
+
+
+def test_where_pulling_begins_is_told_by_the_end_of_his_name() -> None:
+    """So that what several neighbours have is seldom fetched from two of them."""
+    room, names = Room(0), sorted(name(number) for number in range(10))
+    for number in (0, 3, 9, 14, (1 << 32) - 1):
+        one = room.add(PeerId(b"\x07" * 30 + number.to_bytes(4, "big")), BOOK)
+        effects = room.say(one, room.begun(one), listing(names))
+        (pull,) = [FRAMES.unpack(each.frame) for each in effects if isinstance(each, SendFrame)]
+        turned = -number % 10
+        assert pull.ids == (*names[turned:], *names[:turned])
+
+
+def test_who_has_said_something_has_three_seconds_more() -> None:
+    room = Room()
+    ask = room.begun(room.first)
+    room.now = Instant(room.now + 2_000_000)
+    assert len(asks_in(room.say(room.first, ask, b"\x61\x00\x00\x01" + bytes(16)))) == 1
+    assert codes(room.due(1_000_000)) == []
+    assert room.reconciler.next_due == room.now + 2_000_000
+    assert codes(room.due(1_999_999)) == []
+    assert codes(room.due(1)) == ["reconcile-timeout"]
+    assert room.first.sessions == {}
 
 
 def test_who_does_not_answer_is_compared_with_in_one_book_at_a_time() -> None:
