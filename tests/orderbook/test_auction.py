@@ -106,6 +106,9 @@ def test_price_stands_between_what_won_and_what_lost() -> None:
     assert prices([entry(buy, 10, 1, 1)], [entry(sell, 4, 1, 2), entry(sell, 6, 1, 3)]) == [(1, 5)]
     # two at the margin of which one loses: the price is theirs
     assert prices([entry(buy, 10, 1, 1), entry(buy, 10, 1, 3)], [entry(sell, 4, 1, 2)]) == [(1, 10)]
+    # whoever stands behind them
+    assert prices([entry(buy, 10, 1, 1), entry(buy, 10, 1, 3), entry(buy, 8, 1, 4)], [entry(sell, 4, 1, 2)]) == [(1, 10)]
+    assert prices([entry(buy, 10, 1, 1)], [entry(sell, 4, 1, 2), entry(sell, 4, 1, 3), entry(sell, 6, 1, 4)]) == [(1, 4)]
     # one order alone at the margin does not set its own price by being too large
     assert prices([entry(buy, 10, 5, 1)], [entry(sell, 4, 1, 2)]) == [(1, 7)]
     assert prices([entry(buy, 0, 1, 1)], [entry(sell, 0, 1, 2)]) == [(1, 0)]
@@ -117,6 +120,14 @@ def test_refused_pairs_try_the_losers() -> None:
     buys = [entry(Side.BUY, 10, 1, 1)]
     sells = [entry(Side.SELL, 2, 1, 2, owner=1), entry(Side.SELL, 6, 1, 3)]
     assert prices(buys, sells) == [(1, 8)]
+
+
+def test_who_has_won_all_he_wants_is_no_loser_of_the_next_call() -> None:
+    """Two sellers share the marginal price; the one who won it all is refused, and does not count beside the other any more."""
+    buys = [entry(Side.BUY, 10, 1, 1)]
+    sells = [entry(Side.SELL, 5, 1, 2, owner=1), entry(Side.SELL, 5, 2, 3)]
+    first = next(seed for seed in range(99) if ticket(sells[0].owner, seed) < ticket(sells[1].owner, seed))
+    assert prices(buys, sells, first) == [(1, 7)]
 
 
 def test_depth_is_bounded() -> None:
