@@ -86,7 +86,7 @@ class Market:
 
     def ready(self, book: bytes) -> bool:
         """Whether our copy of ``book`` has been compared in full with that of a neighbour who is here now."""
-        return any(book in one.reconciled for one in self._neighbours.values() if book in one.books)
+        return any(book in one.reconciled for one in self._neighbours.values())
 
     def messages(self, book: bytes) -> tuple[Kept, ...] | None:
         """What our copy of ``book`` is made of, the latest key epoch first; None when we do not follow it."""

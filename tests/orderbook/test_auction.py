@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from orderbook.core import auction
+from orderbook.core import auction, auction_pairs
 from orderbook.core.auction import Entry, Fill, auction_seed, clear, clear_large, clear_plainly, draw, ticket
 from orderbook.core.auction_arrays import clear_columns, tickets
 from orderbook.core.auction_columns import columns_of
@@ -189,6 +189,38 @@ def test_many_refusals_stay_cheap() -> None:
     ]
     assert len(clear(buys, sells, 3)) >= 290
     assert looked < 300 * (AVOID_MAX + 2) * 2
+
+
+def test_columns_are_walked_around_refused_pairs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One refused pair among five hundred, and lists that name only whom one does not meet: a few pairs are looked at one by one."""
+    looks, count = 0, 500
+    walked = auction_pairs._Walk._refuse
+
+    def walking(walk: auction_pairs._Walk, at: int, on: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return walked(walk, at, on)
+
+    monkeypatch.setattr(auction_pairs._Walk, "_refuse", walking)
+    owners = [b"\x02" + number.to_bytes(32, "big") for number in range(2 * count)]
+
+    def side(of: Side, first: int, prices: range) -> list[Entry]:
+        return [
+            Entry(id=(first + number).to_bytes(32, "big"), owner=owners[first + number], side=of, price_msat=price, quantity=1)
+            for number, price in enumerate(prices)
+        ]
+
+    buys, sells = side(Side.BUY, 0, range(3 * count, 2 * count, -1)), side(Side.SELL, count, range(count))
+    for number in range(10, count - 10):
+        shunned = tuple(sorted(account_hash_of(owners[count + number + step]) for step in (-5, 5)))
+        buys[number] = dataclasses.replace(buys[number], avoid=shunned)
+    assert len(clear_large(buys, sells, 1)) == count
+    assert looks == 0
+    sells[100] = dataclasses.replace(sells[100], owner=buys[100].owner)
+    fills = clear_large(buys, sells, 1)
+    assert len(fills) == count
+    assert 3 <= looks <= 40
+    assert fills == clear_plainly(buys, sells, 1)
 
 
 # --- golden vectors ----------------------------------------------------------------------------------------

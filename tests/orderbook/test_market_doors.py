@@ -303,7 +303,7 @@ def test_a_late_driver_clears_the_epoch_before(alone: Alone) -> None:
 
 def test_time_begins_with_the_restart() -> None:
     one = Alone()
-    one.market.resume(at(ms=500))
+    assert one.market.resume(at(ms=500)) == ()
     one.now = Instant(CLOCK.freeze(EPOCH) + 1)
     assert [view.epoch for view in views(one.do(Follow(book=BOOK)))] == []
     other = Alone()
@@ -311,6 +311,27 @@ def test_time_begins_with_the_restart() -> None:
     other.now = at(ms=100)
     assert codes(other.do(Follow(book=BOOK))) == []
     assert [view.epoch for view in views(after_freeze(other, EPOCH))] == [EPOCH]
+    asleep = Alone()
+    asleep.market.resume(at(EPOCH - 3))
+    assert codes(after_freeze(asleep, EPOCH)) == ["epochs-slept"]
+
+
+def test_who_follows_nothing_and_knows_nobody_waits_for_nothing() -> None:
+    one = Alone()
+    assert one.market.next_deadline() is None
+    one.do(Tick())
+    assert one.market.next_deadline() is None
+    one.do(Follow(book=BOOK))
+    assert one.market.next_deadline() is not None
+    one.do(Unfollow(book=BOOK))
+    one.do(NeighbourUp(peer=PEER))
+    one.now = Instant(one.now + 100_000)
+    one.do(Tick())
+    assert one.market.next_deadline() is not None
+    one.do(NeighbourDown(peer=PEER))
+    one.now = at(EPOCH + 4)
+    one.do(Tick())
+    assert one.market.next_deadline() is None
 
 
 def test_what_is_forgotten_may_come_again(alone: Alone) -> None:
