@@ -179,7 +179,7 @@ class Market:
     def _pass(self, now: Instant) -> None:
         epoch = self._clock.epoch(now)
         if self._next_epoch is None:
-            self._next_epoch = epoch if now <= self._clock.freeze(epoch) else epoch + 1
+            self._next_epoch = epoch
         if self._warmed < epoch and self._warm_at(epoch) <= now <= self._clock.freeze(epoch):
             self._warmed = epoch
             self._reconciler.warm(now)

@@ -3,13 +3,14 @@
 import gc
 import itertools
 import json
+import mmap
 import os
 import resource
 import select
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,7 @@ from tests.mutants.patch import CannotPatch, apply
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLES_MAX: Final = 100
 TESTS_MOST_S: Final = 15  # of all tests that reach a mutant the quickest, so many CPU seconds of them, as timed with tracing
-CPU_LEAST_S: Final = 10
-CPU_TIMES: Final = 4
+CPU_LEAST_S: Final = 10  # what a mutant may take beyond that: tracing made the tests several times slower than they are
 WALL_S: Final = 300
 MEMORY_BYTES: Final = 6 << 30
 
@@ -60,6 +60,7 @@ class Server:
         self._sources = {module: path.read_text() for module, path in files.items()}
         self.items: dict[str, pytest.Item] = {}
         self._failed = False
+        self._killers: dict[tuple[str, tuple[str, ...]], Counter[str]] = defaultdict(Counter)
 
     # --- pytest ---------------------------------------------------------------------------------------------------------
     @pytest.hookimpl(tryfirst=True)
@@ -76,16 +77,16 @@ class Server:
         self._failed = self._failed or report.failed
 
     # --- running --------------------------------------------------------------------------------------------------------
-    def _run(self, tests: Sequence[str]) -> bool:
-        """Run tests until one fails; whether one did."""
+    def _run(self, tests: Sequence[str]) -> str | None:
+        """Run tests until one fails; which one did."""
         self._failed = False
         for place, test in enumerate(tests):
             following = self.items[tests[place + 1]] if place + 1 < len(tests) else None
             item = self.items[test]
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self._failed:
-                return True
-        return False
+                return test
+        return None
 
     def reach(self, jobs: int) -> Reach:
         """Run every test alone in a child that notes the lines it executes. Raises when a test fails without any mutant."""
@@ -108,15 +109,17 @@ class Server:
             sys.settrace(_tracer(paths, seen))
             failed = self._run([test])
             sys.settrace(None)
-            if failed:
+            if failed is not None:
                 raise SystemExit(f"{test} fails without any mutant")
             out[test] = ({module: sorted(numbers) for module, numbers in seen.items()}, time.process_time() - began)
         return json.dumps(out)
 
     def judge(self, mutants: Sequence[Mutant], reach: Reach, jobs: int, told: Callable[[Mutant, int], None]) -> None:
-        """Judge every mutant in a child of its own, ``jobs`` at a time; ``told`` hears each verdict."""
+        """Judge every mutant in a child of its own, ``jobs`` at a time; ``told`` hears each verdict. Tests that have killed
+        mutants of the same function come first.
+        """
         waiting = iter(mutants)
-        running: dict[int, tuple[Mutant, float]] = {}
+        running: dict[int, _Child] = {}
         more = True
         while more or running:
             while more and len(running) < jobs:
@@ -128,20 +131,28 @@ class Server:
                 if not tests:
                     told(mutant, SURVIVED)
                     continue
-                running[self._fork(mutant, tests, reach)] = (mutant, time.monotonic() + WALL_S)
-            for child, status in _ended(running):
-                mutant, _ = running.pop(child)
-                told(mutant, os.waitstatus_to_exitcode(status))
+                likely = self._killers[mutant.module, mutant.path]
+                tests.sort(key=lambda test: -likely[test])  # stable: of others the quickest first
+                child = _Child(mutant=mutant, tests=tests, until=time.monotonic() + WALL_S, killer=mmap.mmap(-1, 4))
+                running[self._fork(child, reach)] = child
+            for number, status in _ended(running):
+                child = running.pop(number)
+                place = int.from_bytes(child.killer[:4], "little")
+                if place:
+                    self._killers[child.mutant.module, child.mutant.path][child.tests[place - 1]] += 1
+                told(child.mutant, os.waitstatus_to_exitcode(status))
 
-    def _fork(self, mutant: Mutant, tests: list[str], reach: Reach) -> int:
-        child = os.fork()
-        if child:
-            return child
+    def _fork(self, child: "_Child", reach: Reach) -> int:
+        number = os.fork()
+        if number:
+            return number
         code = KILLED
         try:
-            _limit(CPU_LEAST_S + CPU_TIMES * sum(reach.seconds[test] for test in tests))
-            apply(mutant, self._sources[mutant.module])
-            code = KILLED if self._run(tests) else SURVIVED
+            _limit(CPU_LEAST_S + sum(reach.seconds[test] for test in child.tests))
+            apply(child.mutant, self._sources[child.mutant.module])
+            failed = self._run(child.tests)
+            code = SURVIVED if failed is None else KILLED
+            child.killer[:4] = (0 if failed is None else child.tests.index(failed) + 1).to_bytes(4, "little")
         except CannotPatch:
             code = IMPOSSIBLE
         except BaseException:  # whatever else a mutant causes, it was noticed
@@ -150,14 +161,24 @@ class Server:
             os._exit(code)
 
 
-def _ended(running: dict[int, tuple[Mutant, float]]) -> Iterator[tuple[int, int]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    """A process that judges one mutant; it writes into ``killer`` which of ``tests`` failed, counted from 1."""
+
+    mutant: Mutant
+    tests: list[str]
+    until: float
+    killer: mmap.mmap
+
+
+def _ended(running: dict[int, _Child]) -> Iterator[tuple[int, int]]:
     """Wait for children; those that take too long are killed, which counts as noticed."""
-    for child, (_, until) in list(running.items()):
-        found, status = os.waitpid(child, os.WNOHANG)
+    for number, child in list(running.items()):
+        found, status = os.waitpid(number, os.WNOHANG)
         if found:
-            yield child, status
-        elif time.monotonic() > until:
-            os.kill(child, signal.SIGKILL)
+            yield number, status
+        elif time.monotonic() > child.until:
+            os.kill(number, signal.SIGKILL)
     if running:
         select.select([], [], [], 0.005)
 

@@ -192,7 +192,7 @@ def test_many_refusals_stay_cheap() -> None:
 
 
 def test_columns_are_walked_around_refused_pairs_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One refused pair among five hundred, and lists that name only whom one does not meet: a few pairs are looked at one by one."""
+    """One refused pair among five hundred, and lists of those whom one does not meet: a few pairs are looked at one by one."""
     looks, count = 0, 500
     walked = auction_pairs._Walk._refuse
 

@@ -453,6 +453,32 @@ def test_before_the_freeze_only_what_has_grown(alone: Alone) -> None:
     assert len(before) + len(asks) == 1
 
 
+def test_before_the_freeze_a_book_is_compared_once(alone: Alone) -> None:
+    """From two thirds of the way to the freeze until the freeze, and what comes meanwhile is no reason to begin again."""
+
+    def compared(effects: list[Any]) -> int:
+        asks = sent(effects, Ask)
+        for _, ask in asks:
+            alone.hear(Answer(book=BOOK, session=ask.session, message=b"\x61"))
+        return len(asks)
+
+    def grown(slot: int) -> int:
+        return compared(alone.do(Publish(message=raw_order(1, slot=slot, first_epoch=epoch))))
+
+    assert compared(alone.effects) == 1
+    for epoch, before_us in ((EPOCH + 1, 200_000), (EPOCH + 2, 1), (EPOCH + 3, 0)):
+        freeze = REGTEST.clock.freeze(epoch)
+        alone.now = Instant(freeze - 200_001)
+        compared(alone.do(Tick()))  # by lot
+        grown(0)
+        alone.now = Instant(freeze - before_us)
+        assert compared(alone.do(Tick())) == 1
+        assert grown(1) == 0
+        assert compared(alone.do(Tick())) == 0
+    alone.now = Instant(REGTEST.clock.freeze(EPOCH + 3) + 1)
+    assert compared(alone.do(Tick())) == 0
+
+
 def test_a_late_joiner_has_the_book_from_one_honest_neighbour_among_liars() -> None:
     world = World(2)
     honest, late = world.list

@@ -296,9 +296,32 @@ def test_a_late_driver_clears_the_epoch_before(alone: Alone) -> None:
     alone.now = at(EPOCH + 1, ms=10)
     effects = alone.do(Tick())
     assert (views(effects), codes(effects).count("epoch-missed")) == ([], 1)
+    assert codes(alone.do(Tick())) == []
     assert [view.epoch for view in views(after_freeze(alone, EPOCH + 1))] == [EPOCH + 1]
     alone.now = CLOCK.accept_by(EPOCH + 2)
     assert [view.epoch for view in views(alone.do(Tick()))] == [EPOCH + 2]  # the last moment
+
+
+def test_the_freeze_itself_belongs_to_the_time_before_it(alone: Alone) -> None:
+    for epoch in (EPOCH, EPOCH + 1):
+        alone.now = CLOCK.freeze(epoch)
+        effects = alone.do(Tick())
+        assert (views(effects), codes(effects), sent(effects, Roots)) == ([], [], [])
+        assert [view.epoch for view in views(after_freeze(alone, epoch))] == [epoch]
+    alone.now = CLOCK.freeze(EPOCH + 4)
+    effects = alone.do(Tick())
+    assert (views(effects), codes(effects)[:2]) == ([], ["epochs-slept", "epoch-missed"])
+    assert [view.epoch for view in views(after_freeze(alone, EPOCH + 4))] == [EPOCH + 4]
+
+
+def test_while_the_clock_is_wrong_every_view_says_so(alone: Alone) -> None:
+    ready(alone)
+    alone.meet(OTHER)
+    assert [view.refusal for view in views(after_freeze(alone, EPOCH))] == [""]
+    for peer in (PEER, OTHER):
+        alone.hear(Roots(moment_us=alone.now + 600_000, epoch=EPOCH, roots=()), peer)
+    assert alone.market.skewed
+    assert [view.refusal for view in views(after_freeze(alone, EPOCH + 1))] == ["clock-skewed"]
 
 
 def test_time_begins_with_the_restart() -> None:
@@ -359,9 +382,12 @@ def compared(one: Alone, epoch: int) -> list[Any]:
 def test_cleared_again_after_comparing_while_there_is_time(alone: Alone) -> None:
     ready(alone)
     after_freeze(alone, EPOCH)
+    alone.hear(Roots(moment_us=alone.now, epoch=EPOCH, roots=(BookRoot(book=BOOK, root=NOTHING),)))
     for now, seen in ((CLOCK.accept_by(EPOCH), [(EPOCH, True)]), (Instant(CLOCK.accept_by(EPOCH) + 1), [])):
         alone.now = now
-        assert [(view.epoch, view.again) for view in views(compared(alone, EPOCH))] == seen
+        effects = compared(alone, EPOCH)
+        assert [(view.epoch, view.again) for view in views(effects)] == seen
+        assert codes(effects) == []  # roots are of the freeze, and have been compared
     assert views(compared(alone, EPOCH + 1)) == []  # whose freeze is still to come
 
 
@@ -450,3 +476,9 @@ def test_roots_of_other_epochs_are_not_compared(alone: Alone) -> None:
     alone.hear(theirs)
     assert codes(after_freeze(alone, EPOCH)).count("roots-differ") == 1
     assert "roots-differ" not in codes(after_freeze(alone, EPOCH + 1))
+
+
+def test_roots_are_compared_when_both_have_one(alone: Alone) -> None:
+    for epoch in (0, 1, EPOCH):
+        theirs = Roots(moment_us=alone.now, epoch=epoch, roots=(BookRoot(book=BOOK, root=b"r" * 32),))
+        assert codes(alone.hear(theirs)) == []
