@@ -105,7 +105,7 @@ class Vector:
     def names(self, lower: int, upper: int) -> list[bytes]:
         """The ids from ``lower`` to before ``upper``."""
         found: list[bytes] = []
-        number = max(0, bisect_right(self._starts, lower) - 1)
+        number = bisect_right(self._starts, lower) - 1
         while lower + len(found) < upper:
             first = lower + len(found) - self._starts[number]
             found += [name for _, name in self._blocks[number].items[first : upper - self._starts[number]]]

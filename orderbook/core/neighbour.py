@@ -145,10 +145,6 @@ class Neighbour:
         if waiting is not None:
             self._box_bytes -= len(waiting[0]) + _FRAMING_BYTES
 
-    def knows(self, message_id: bytes) -> bool:
-        """Whether he has shown this message, or it is on its way to him."""
-        return message_id in self._known
-
     def _learn(self, message_id: bytes) -> None:
         known = self._known
         known.pop(message_id, None)

@@ -35,7 +35,7 @@ class Pusher:
         """Queue a message that appeared at ``born``, if known, for everybody who follows its book and has not shown it."""
         effects: list[MarketEffect] = []
         for peer, neighbour in self._neighbours.items():
-            if heard.book in neighbour.books and not neighbour.knows(heard.id):
+            if heard.book in neighbour.books:
                 if not neighbour.put(heard.id, heard.raw, born):
                     effects.append(Count(code="outbox-full"))
                 at = neighbour.flush_at()

@@ -122,6 +122,7 @@ def test_forgotten_at_key_epoch_plus_sixty() -> None:
     book.admit(one, at(), asked=False)
     book.admit(close, at(), asked=False)
     assert book.forget(EPOCH + 61) == ()
+    assert book.root(EPOCH + 61) == plain(b"".join(sorted((one.id, close.id))))
     assert set(book.forget(EPOCH + 62)) == {one.raw, close.raw}
     assert len(book) == 0
     assert book.root(EPOCH + 62) == plain(b"")

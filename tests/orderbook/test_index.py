@@ -15,6 +15,7 @@ from orderbook.core.view import eligible_of, root_of
 from tests.orderbook.test_book import closing, heard
 from tests.orderbook.test_negentropy import name
 from tests.orderbook.world import EPOCH, at
+from wire.digest import plain
 from wire.errors import Ignore
 from wire.moments import Instant
 from wire.network import REGTEST
@@ -186,6 +187,54 @@ def test_nothing_is_computed_again_while_nothing_changes() -> None:
     book.forget(EPOCH + 12)
     assert book._view is None  # nobody has asked for three epochs
     assert book.eligible(EPOCH + 12) == first
+    again = book.eligible(EPOCH + 12)
+    book.admit(heard(1, sequence=1, last_epoch=EPOCH + 12), at(EPOCH + 12), asked=True)  # superseded before it came
+    assert book.eligible(EPOCH + 13) is again
+    assert book.vector() is book.vector()
+
+
+def test_a_view_forgets_who_was_pushed_out_before_he_counted() -> None:
+    book = Book(REGTEST.clock)
+    assert book.root(EPOCH) == root_of((), EPOCH)
+    many = [heard(1, sequence=sequence, first_epoch=EPOCH + 2) for sequence in range(12)]
+    for one in many:
+        book.admit(one, at(), asked=False)
+    assert book.root(EPOCH + 2) == plain(b"".join(sorted(one.id for one in many[4:])))
+    assert [one.id for one in book.eligible(EPOCH + 2)[0]] == [many[-1].id]
+
+
+def test_a_view_forgets_who_was_pushed_out_by_what_came_too_late() -> None:
+    book = Book(REGTEST.clock)
+    many = [heard(1, sequence=sequence) for sequence in range(16)]
+    for one in many[:8]:
+        book.admit(one, at(EPOCH + 1), asked=False)
+    assert [one.id for one in book.eligible(EPOCH + 1)[0]] == [many[7].id]
+    late = Instant(REGTEST.clock.freeze(EPOCH + 1) + 1)
+    book.admit(many[8], late, asked=False)
+    assert [one.id for one in book.eligible(EPOCH + 1)[0]] == [many[7].id]
+    for one in many[9:]:
+        book.admit(one, late, asked=False)
+    assert book.eligible(EPOCH + 1) == ((), ())
+    assert [one.id for one in book.eligible(EPOCH + 2)[0]] == [many[15].id]
+
+
+def test_a_view_sees_in_time_what_counts_in_one_slot() -> None:
+    """The newer came after the freeze: in this epoch the older stands, also when the slot is looked at for its sake."""
+    book, older, newer = Book(REGTEST.clock), heard(1, sequence=1), heard(1, sequence=2)
+    assert book.eligible(EPOCH) == ((), ())
+    book.admit(older, at(), asked=False)
+    book.admit(newer, Instant(REGTEST.clock.freeze(EPOCH + 1) + 1), asked=False)
+    for epoch, standing in ((EPOCH + 1, older), (EPOCH + 2, newer)):
+        assert [one.id for one in book.eligible(epoch)[0]] == [standing.id]
+
+
+def test_both_sides_are_told_apart_however_it_is_computed() -> None:
+    book, buy, sell = Book(REGTEST.clock), heard(1), heard(2, side=Side.SELL)
+    for one in (buy, sell):
+        book.admit(one, at(), asked=False)
+    for late in (True, False):
+        buys, sells = book.eligible(EPOCH + 1, late=late)
+        assert ([one.id for one in buys], [one.id for one in sells]) == ([buy.id], [sell.id])
 
 
 def test_lanes_are_apart() -> None:
@@ -204,6 +253,21 @@ def test_nothing_is_left_of_what_is_forgotten() -> None:
     assert list(book._closes) == [one.id]
     book.forget(EPOCH + 63)
     assert (book._kept, book._slots, book._closes, book._by_key) == ({}, {}, {}, {})
+
+
+def test_nothing_is_left_in_a_view_of_what_is_forgotten() -> None:
+    book = Book(REGTEST.clock)
+    one = heard(1, last_epoch=EPOCH + 3)
+    for message in (one, closing(one, EPOCH + 2)):
+        book.admit(message, at(), asked=False)
+    for epoch in range(EPOCH, EPOCH + 64):
+        book.forget(epoch)
+        assert bool(book.eligible(epoch)[0]) == (epoch == EPOCH + 1)
+        book.root(epoch)
+    view = book._view
+    assert view is not None
+    assert (view._standing, view._touched, view._agenda, view._coming, view._gone) == ({}, set(), {}, {}, set())
+    assert (view._names, view.root(EPOCH + 64)) == ([], plain(b""))
 
 
 def test_blocks_split_when_they_have_twice_their_size() -> None:

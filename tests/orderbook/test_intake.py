@@ -75,6 +75,29 @@ def test_a_message_with_two_signatures_waits_for_both_and_falls_with_either() ->
     assert intake._waiting == {}
 
 
+def test_who_shares_a_signature_with_one_that_fell_is_waited_for_still() -> None:
+    intake, _ = door()
+    proof, other = a_proof(), a_proof(b"d" * 32)
+    intake.submit(proof, PEER, at(), asked=False)
+    (own,) = intake.submit(other, OTHER, at(), asked=False)
+    (common,) = {each.id for each in proof.checks} & {each.id for each in other.checks}
+    (false,) = {each.id for each in proof.checks} - {common}
+    assert [one.heard for one in intake.bad(false)] == [proof]
+    assert intake.good(own.id) == []
+    assert [one.heard for one in intake.good(common)] == [other]
+    assert len(intake) == 0
+
+
+def test_two_that_share_a_signature_are_both_complete_with_it() -> None:
+    intake, _ = door()
+    proof, other = a_proof(), a_proof(b"d" * 32)
+    checks = {each.id for one in (proof, other) for each in intake.submit(one, PEER, at(), asked=False)}
+    (common,) = {each.id for each in proof.checks} & {each.id for each in other.checks}
+    assert [one for each in sorted(checks - {common}) for one in intake.good(each)] == []
+    assert [one.heard for one in intake.good(common)] == [proof, other]
+    assert len(intake) == 0
+
+
 def test_a_false_signature_frees_the_others_of_its_message() -> None:
     intake, _ = door()
     proof = a_proof()

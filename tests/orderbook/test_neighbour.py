@@ -2,14 +2,17 @@
 
 import pytest
 
-from orderbook.core.events import Follow, NeighbourDown, Publish, Tick, Unfollow
+from orderbook.core.events import Follow, MarketEffect, NeighbourDown, Publish, SendFrame, Tick, Unfollow
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Hello, Pull, Pulled, Roots
 from orderbook.core.messages import read
-from orderbook.core.neighbour import Neighbour, batches
+from orderbook.core.neighbour import Neighbour, Packed, batches
+from orderbook.core.pusher import Pusher
 from tests.bench.idle import idle
+from tests.orderbook.test_book import heard
 from tests.orderbook.test_market import OTHER, PEER, Alone, codes, raw_order, sent
-from tests.orderbook.world import BOOK, EPOCH, at
+from tests.orderbook.world import BOOK, EPOCH, at, key
 from wire.bucket import Bucket
+from wire.keys import PeerId
 from wire.limits import BATCH_MAX_BYTES, BATCH_MAX_ORDERS, BOOKS_MAX, FRAME_MAX_BYTES, RELAY_TOKENS_MAX, RELAY_TOKENS_PER_S
 from wire.moments import Instant
 from wire.network import REGTEST
@@ -301,12 +304,11 @@ def test_one_early_clock_is_believed_at_once_a_late_one_after_three() -> None:
         assert neighbour.offset_us() is None
         neighbour.tells_time(at() + first, at())
         assert neighbour.offset_us() == verdict
-    for _ in range(2):
+    for _ in range(7):
         neighbour.tells_time(at() - 9, at())
-    assert neighbour.offset_us() == -1
-    for _ in range(8):
-        neighbour.tells_time(at() - 9, at())
-    assert neighbour.offset_us() == -9
+        assert neighbour.offset_us() == (0 if len(neighbour._offsets) < 3 else -1)
+    neighbour.tells_time(at() - 9, at())
+    assert neighbour.offset_us() == -9  # the eighth after it: nobody remembers more
 
 
 def test_a_full_box_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,3 +332,65 @@ def test_nothing_is_known_of_a_stranger() -> None:
     assert neighbour.keeps_silent(Instant(at() + 3_000_000))
     neighbour.speaks()
     assert not neighbour.mute
+
+
+# --- the pusher by itself ----------------------------------------------------------------------------------
+
+
+THIRD = key(103).peer_id
+
+
+def following(*peers: PeerId) -> tuple[Pusher, dict[PeerId, Neighbour]]:
+    neighbours = {peer: Neighbour(peer, at()) for peer in sorted(peers)}
+    for one in neighbours.values():
+        one.books = frozenset({BOOK})
+    return Pusher(neighbours), neighbours
+
+
+def told(effects: list[MarketEffect]) -> set[PeerId]:
+    return {one.peer for one in effects if isinstance(one, SendFrame)}
+
+
+def test_a_pusher_waits_for_the_first_batch_that_leaves() -> None:
+    pusher, neighbours = following(PEER, OTHER, THIRD)
+    assert pusher.next_due is None
+    assert not pusher.waits(at())
+    assert pusher.flush(at()) == []
+    assert pusher.push(heard(1), at()) == []
+    assert pusher.next_due == 0  # nothing has left yet, so this leaves at once
+    assert told(pusher.flush(at())) == {PEER, OTHER, THIRD}
+    assert pusher.next_due is None
+    for ms, peer in ((12, OTHER), (11, THIRD)):
+        neighbours[peer].put(bytes([ms]) * 32, b"x")
+        neighbours[peer].flush(at(ms=ms))
+    pusher.push(heard(2), at())
+    assert pusher.next_due == at(ms=10)  # the first of all; the windows of the others began later
+    assert not pusher.waits(Instant(at(ms=10) - 1))
+    assert pusher.flush(Instant(at(ms=10) - 1)) == []
+    for ms, peer in ((10, PEER), (21, THIRD), (22, OTHER)):
+        assert pusher.next_due == at(ms=ms)
+        assert told(pusher.flush(at(ms=ms))) == {peer}
+    assert pusher.next_due is None
+
+
+def test_a_pusher_tells_nobody_what_he_knows() -> None:
+    pusher, neighbours = following(PEER, OTHER)
+    neighbours[PEER].shows(heard(1).id)
+    pusher.push(heard(1), at())
+    assert told(pusher.flush(at())) == {OTHER}
+    neighbours[OTHER].books = frozenset()
+    neighbours[PEER].shows(heard(2).id)
+    assert pusher.push(heard(2), at()) == []
+    assert pusher.next_due is None
+
+
+def test_the_same_messages_at_the_same_moment_are_packed_once() -> None:
+    packed: Packed = {}
+    frames = []
+    for names in ((b"a", b"b"), (b"a", b"b"), (b"b",)):
+        neighbour = Neighbour(PEER, at())
+        for name in names:
+            neighbour.put(name, name * 9, at())
+        frames.append(neighbour.flush(at(), packed))
+    assert frames[1] is frames[0]
+    assert [FRAMES.unpack(*one).messages for one in frames] == [(b"a" * 9, b"b" * 9)] * 2 + [(b"b" * 9,)]
