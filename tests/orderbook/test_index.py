@@ -266,7 +266,7 @@ def test_nothing_is_left_in_a_view_of_what_is_forgotten() -> None:
         book.root(epoch)
     view = book._view
     assert view is not None
-    assert (view._standing, view._touched, view._agenda, view._coming, view._gone) == ({}, set(), {}, {}, set())
+    assert (view._standing, view._touched, view._ending, view._coming, view._gone) == ({}, set(), {}, {}, set())
     assert (view._names, view.root(EPOCH + 64)) == ([], plain(b""))
 
 

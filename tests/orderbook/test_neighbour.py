@@ -393,4 +393,4 @@ def test_the_same_messages_at_the_same_moment_are_packed_once() -> None:
             neighbour.put(name, name * 9, at())
         frames.append(neighbour.flush(at(), packed))
     assert frames[1] is frames[0]
-    assert [FRAMES.unpack(*one).messages for one in frames] == [(b"a" * 9, b"b" * 9)] * 2 + [(b"b" * 9,)]
+    assert [FRAMES.unpack(frame).messages for (frame,) in frames] == [(b"a" * 9, b"b" * 9)] * 2 + [(b"b" * 9,)]
