@@ -134,7 +134,8 @@ class View:
             now = standing_of(self._slots.get(lane, {}).values(), self._closes, epoch, late=False)
             if now is not None:
                 self._standing[lane] = now
-                self._ending[_end_of(now)].add(lane)
+                if isinstance(now.heard.body, Order):
+                    self._ending[now.heard.body.last_epoch + 1].add(lane)
             if now is not before:
                 if before is not None:
                     left.add(before.heard.id)
@@ -153,12 +154,6 @@ class View:
             self._names.sort()  # nearly sorted: one merge of what was there and what has come
             self._root = plain(b"".join(self._names))
         return self._root
-
-
-def _end_of(kept: Kept) -> int:
-    """The first epoch in which an order is no longer alive."""
-    body = kept.heard.body
-    return (body.last_epoch if isinstance(body, Order) else kept.counts_from) + 1
 
 
 def _changed(before: tuple[Entry, ...], side: Side, left: set[bytes], come: list[Entry]) -> tuple[Entry, ...]:

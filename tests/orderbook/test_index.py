@@ -270,6 +270,22 @@ def test_nothing_is_left_in_a_view_of_what_is_forgotten() -> None:
     assert (view._names, view.root(EPOCH + 64)) == ([], plain(b""))
 
 
+def test_a_standing_order_is_looked_at_again_when_it_ends() -> None:
+    book = Book(REGTEST.clock)
+    one = heard(1, last_epoch=EPOCH + 3)
+    book.admit(one, at(), asked=False)
+    for epoch in range(EPOCH + 1, EPOCH + 4):
+        assert [entry.id for entry in book.eligible(epoch)[0]] == [one.id]
+        assert _ending(book) == {EPOCH + 4: {one.lane}}
+    assert book.eligible(EPOCH + 4) == ((), ())
+    assert _ending(book) == {}
+
+
+def _ending(book: Book) -> object:
+    assert book._view is not None
+    return book._view._ending
+
+
 def test_blocks_split_when_they_have_twice_their_size() -> None:
     assert BLOCK_ITEMS == 128
     index = Index((0, number.to_bytes(32, "big")) for number in range(128))
