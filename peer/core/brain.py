@@ -46,6 +46,9 @@ TABLES: Final = (DEAL_TABLE, UNIT_TABLE, BATCH_TABLE, DESK_TABLE, MANDATE_TABLE,
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
+_GOSSIP: Final = frozenset({book.FrameIn, book.Checked, book.BridgeIn, book.PublishOrder})
+"""What only the market hears. As long as nothing else follows from it, no other part has anything new to say."""
+
 
 class Brain:
     """One node. ``instance`` names the chain we settle on (None: free books only), ``rows`` are the journal's ``TABLES``, ``run``
@@ -112,7 +115,7 @@ class Brain:
     def handle(self, event: Any, now: Instant) -> tuple[Any, ...]:
         """Take one event; returns the effects for the driver."""
         self._todo.append(event)
-        return self._until_quiet(now)
+        return self._until_quiet(now, gossip=True)
 
     def resume(self, now: Instant) -> tuple[Any, ...]:
         """After a restart: everything that our state still owes to anybody."""
@@ -133,7 +136,8 @@ class Brain:
         return min((one for one in (part.next_deadline() for part in parts) if one is not None), default=None)
 
     # --- routing ------------------------------------------------------------------------------------------------------
-    def _until_quiet(self, now: Instant) -> tuple[Any, ...]:
+    def _until_quiet(self, now: Instant, *, gossip: bool = False) -> tuple[Any, ...]:
+        """Everything that follows from what is to be done. With ``gossip`` that may be the market's alone."""
         self._now = now
         out: list[Any] = []
         rounds = 0
@@ -150,7 +154,10 @@ class Brain:
                     if type(item) is node.Reply:
                         self.mandates.ended(item.request)
                 else:
+                    gossip = gossip and type(item) in _GOSSIP
                     self._todo.extend(route(item, now))
+            if gossip:
+                return tuple(out)
             self._todo.extend(self._new_wants(now))
         out.extend(self.purse.fundings(now, talking=self.desk.proposing))
         for ledger in (self.buying.ledger, self.selling.ledger):
