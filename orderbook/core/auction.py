@@ -21,13 +21,11 @@ from orderbook.core.messages import Side, account_hash_of
 from wire.digest import context, digest, plain
 from wire.errors import require
 from wire.limits import AUCTION_COLUMNS_MIN, AUCTION_DEPTH, PRICE_MAX_MSAT, QUANTITY_MAX
-from wire.values import value
 
 _MASK: Final = (1 << 64) - 1
 
 
-@value
-class Entry:
+class Entry(NamedTuple):
     """An eligible order, as the auction sees it. ``avoid`` holds 20-byte account hashes."""
 
     id: bytes

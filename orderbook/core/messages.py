@@ -11,7 +11,7 @@ of the other role.
 
 import enum
 import functools
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from orderbook.core.stamp import STAMP_BYTES, bits_needed, check_stamp, mint
 from wire.account import hash160
@@ -22,7 +22,6 @@ from wire.errors import Ignore, Misbehaved
 from wire.keys import SecretKey, verify
 from wire.limits import AVOID_MAX, ORDER_LIFE_MAX_EPOCHS, ORDER_MAX_BYTES, OWNER_SLOTS, PRICE_MAX_MSAT, QUANTITY_MAX
 from wire.network import Network
-from wire.values import value
 
 AccountHash = Annotated[bytes, Size(20, 20)]
 Stamp = Annotated[bytes, Size(STAMP_BYTES, STAMP_BYTES)]
@@ -160,8 +159,7 @@ CLOSES: Final = 2 * OWNER_SLOTS
 PROOFS: Final = CLOSES + 1
 
 
-@value
-class CheckItem:
+class CheckItem(NamedTuple):
     """A signature to be verified: ``id`` names this very signature over this very digest, so a false one spoils nothing else.
     Where a message has but one signature, its bytes do.
     """
@@ -172,9 +170,8 @@ class CheckItem:
     signature: bytes
 
 
-@value
-class Heard:
-    """A gossiped message, decoded and valid but for the signatures in ``checks``."""
+class Heard(NamedTuple):
+    """A gossiped message, decoded and valid but for the signatures in ``checks``. A tuple, because it is made for every one."""
 
     raw: bytes
     id: bytes

@@ -6,16 +6,15 @@ it looks again only at the slots that something has happened to, so a book in wh
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from orderbook.core.auction import Entry
 from orderbook.core.messages import Close, Heard, Lane, Order, Side
 from orderbook.core.negentropy import Item
 from wire.digest import plain
-from wire.values import value
 
 
-@value
-class Kept:
+class Kept(NamedTuple):
     """A message of the book, with the first epoch for which it could be known."""
 
     heard: Heard

@@ -86,7 +86,7 @@ def test_columns_of_uneven_length_are_refused() -> None:
         clear_columns(uneven, 0)
     assert broken.value.code == "columns-uneven"
     with pytest.raises(InvariantBroken) as broken:
-        columns_of([dataclasses.replace(entry(Side.BUY, 1, 1, 1), id=b"short")], [])
+        columns_of([entry(Side.BUY, 1, 1, 1)._replace(id=b"short")], [])
     assert broken.value.code == "id-length"
 
 
@@ -213,10 +213,10 @@ def test_columns_are_walked_around_refused_pairs_only(monkeypatch: pytest.Monkey
     buys, sells = side(Side.BUY, 0, range(3 * count, 2 * count, -1)), side(Side.SELL, count, range(count))
     for number in range(10, count - 10):
         shunned = tuple(sorted(account_hash_of(owners[count + number + step]) for step in (-5, 5)))
-        buys[number] = dataclasses.replace(buys[number], avoid=shunned)
+        buys[number] = buys[number]._replace(avoid=shunned)
     assert len(clear_large(buys, sells, 1)) == count
     assert looks == 0
-    sells[100] = dataclasses.replace(sells[100], owner=buys[100].owner)
+    sells[100] = sells[100]._replace(owner=buys[100].owner)
     fills = clear_large(buys, sells, 1)
     assert len(fills) == count
     assert 3 <= looks <= 40

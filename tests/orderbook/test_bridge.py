@@ -1,6 +1,5 @@
 """The topic as a neighbour of the market: what crosses, in which batches, who answers for it, and what never comes back."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,8 +93,8 @@ def test_a_full_box_drops_what_comes_and_says_so() -> None:
     bridge, heard = Bridge(), read(REGTEST, raw_order())
     bridge.open()
     for number in range(BRIDGE_OUTBOX_MESSAGES):
-        bridge.offer(replace(heard, id=number.to_bytes(32, "big"), raw=b"x"))
-    bridge.offer(replace(heard, id=(0).to_bytes(32, "big"), raw=b"x"))  # it waits already
+        bridge.offer(heard._replace(id=number.to_bytes(32, "big"), raw=b"x"))
+    bridge.offer(heard._replace(id=(0).to_bytes(32, "big"), raw=b"x"))  # it waits already
     bridge.offer(heard)
     full, one = bridge.leaving(at())
     assert full == Count(code="bridge-full")

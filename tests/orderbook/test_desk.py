@@ -792,7 +792,7 @@ def test_an_avoid_list_between_us_and_all_others_is_named() -> None:
 
     def told(side: Side, *theirs: Entry, avoid: tuple[bytes, ...] = ()) -> tuple[str, str]:
         table = Table(side, price=300)
-        mine = replace(table.entries(1)[0 if side is BUY else 1], avoid=avoid)
+        mine = table.entries(1)[0 if side is BUY else 1]._replace(avoid=avoid)
         buys, sells = ((mine,), theirs) if side is BUY else (theirs, (mine,))
         view = Cleared(book=BOOK, epoch=EPOCH + 1, root=bytes(32), fills=(), buys=buys, sells=sells)
         (missed,) = [one for one in table.do(view) if isinstance(one, Missed)]
@@ -801,10 +801,10 @@ def test_an_avoid_list_between_us_and_all_others_is_named() -> None:
     us, them, third = (account_hash_of(key(number).public) for number in (50, 9, 10))
     for side, word in ((BUY, "seller"), (SELL, "buyer")):
         other = Entry(id=bytes(32), owner=key(9).public, side=side.other, price_msat=300, quantity=1)
-        avoiding = replace(other, id=b"a" * 32, owner=key(10).public, avoid=(us,))
+        avoiding = other._replace(id=b"a" * 32, owner=key(10).public, avoid=(us,))
         cheaper = 301 if side is BUY else 299
-        too_dear = replace(other, id=b"d" * 32, owner=key(11).public, price_msat=cheaper)
-        own = replace(other, id=b"o" * 32, owner=key(50).public)
+        too_dear = other._replace(id=b"d" * 32, owner=key(11).public, price_msat=cheaper)
+        own = other._replace(id=b"o" * 32, owner=key(50).public)
         ours = f"every {word} at our price is on our avoid list for a while, because an earlier trade with him went wrong"
         assert told(side, other, avoid=(them,)) == ("avoided", ours)
         assert told(side, other, too_dear, own, avoid=(them,)) == ("avoided", ours)

@@ -322,7 +322,7 @@ def test_each_line_has_its_own_proposals() -> None:
     for number, line in enumerate(lines):
         assert line.standing is not None
         fill = table.fill(2, other=number + 1)
-        fills.append(fill._replace(buy=replace(fill.buy, id=line.standing.id)))
+        fills.append(fill._replace(buy=fill.buy._replace(id=line.standing.id)))
     letters = [one for one in desk.handle(table.view(*fills), at(EPOCH + 1, ms=610)) if isinstance(one, Letter)]
     assert len(letters) == 2
 

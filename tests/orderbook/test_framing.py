@@ -137,7 +137,7 @@ class Machine:
         fill = table.fill()
         fill = Fill(
             buy=fill.buy,
-            sell=replace(fill.sell, id=order_id, owner=self.me.public),
+            sell=fill.sell._replace(id=order_id, owner=self.me.public),
             quantity=4,
             price_msat=300,
             buy_from=0,

@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -157,11 +156,11 @@ def test_i07_a_better_price_never_loses_a_fill(way: Way, book: Book, better: int
     buys, sells, seed = book
     before = won_by(way(buys, sells, seed))
     for place, one in enumerate(buys):
-        raised = replace(one, price_msat=one.price_msat + better)
+        raised = one._replace(price_msat=one.price_msat + better)
         after = won_by(way([*buys[:place], raised, *buys[place + 1 :]], sells, seed))
         assert after.get(one.id, 0) >= before.get(one.id, 0)
     for place, one in enumerate(sells):
-        lowered = replace(one, price_msat=max(0, one.price_msat - better))
+        lowered = one._replace(price_msat=max(0, one.price_msat - better))
         after = won_by(way(buys, [*sells[:place], lowered, *sells[place + 1 :]], seed))
         assert after.get(one.id, 0) >= before.get(one.id, 0)
 
@@ -247,10 +246,10 @@ def test_i14_the_greatest_numbers_are_exact(way: Way) -> None:
         for number in range(1 << 10)
     ]
     sells = [
-        replace(one, id=bytes([255]) + one.id[1:], owner=b"\x03" + one.owner[1:], side=Side.SELL, price_msat=PRICE_MAX_MSAT - 1)
+        one._replace(id=bytes([255]) + one.id[1:], owner=b"\x03" + one.owner[1:], side=Side.SELL, price_msat=PRICE_MAX_MSAT - 1)
         for one in buys
     ]
-    sells[0] = replace(sells[0], quantity=QUANTITY_MAX - 1)
+    sells[0] = sells[0]._replace(quantity=QUANTITY_MAX - 1)
     fills = way(buys, sells, 2**64 - 1)
     assert sum(one.quantity for one in fills) == (QUANTITY_MAX << 10) - 1
     assert {one.price_msat for one in fills} == {PRICE_MAX_MSAT}  # two bids of which not all fit are the price
