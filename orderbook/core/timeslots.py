@@ -6,8 +6,10 @@ an auction is that of its first fill, the main clearing call; ``first_msat`` and
 first and its last auction.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 from wire.limits import TAPE_EPOCHS_MAX, TAPE_SLOTS_MAX
@@ -203,8 +205,9 @@ class Ladder:
             for price, units in prices:
                 units_at[price] = units_at.get(price, 0) + units
         total = sum(units_at.values())
-        ascending = sorted(units_at.items())
-        low, middle, high = (_rank(ascending, -(-total * quarter // 4)) for quarter in (1, 2, 3))
+        ascending = sorted(units_at)
+        ranks = list(accumulate(units_at[price] for price in ascending))
+        low, middle, high = (ascending[bisect_left(ranks, -(-total * quarter // 4))] for quarter in (1, 2, 3))
         return Quartiles(low_msat=low, middle_msat=middle, high_msat=high, units=total, since_s=next(iter(self._epochs)))
 
     # --- how it is written down ---------------------------------------------------------------------------------------
@@ -246,12 +249,3 @@ class Ladder:
             if level:
                 self._prune(length)
         self._prune(EPOCHS)
-
-
-def _rank(ascending: list[tuple[int, int]], rank: int) -> int:
-    """The price of the unit that stands at ``rank``, counted from 1."""
-    for price, units in ascending:
-        rank -= units
-        if rank <= 0:
-            return price
-    return ascending[-1][0]

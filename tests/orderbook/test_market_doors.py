@@ -7,6 +7,7 @@ import pytest
 
 from orderbook.core import market as module
 from orderbook.core import neighbour as neighbour_module
+from orderbook.core.arrivals import Arrivals
 from orderbook.core.events import (
     Checked,
     Cleared,
@@ -22,6 +23,7 @@ from orderbook.core.events import (
 )
 from orderbook.core.evidence import proof_of
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Hello, Pull, Pulled, Roots
+from orderbook.core.intake import Pending
 from orderbook.core.messages import Close, Side, read, seal_close, seal_proof, sign_match
 from tests.orderbook.test_market import ME, OTHER, PEER, Alone, codes, raw_order, sent
 from tests.orderbook.test_messages import match
@@ -482,3 +484,71 @@ def test_roots_are_compared_when_both_have_one(alone: Alone) -> None:
     for epoch in (0, 1, EPOCH):
         theirs = Roots(moment_us=alone.now, epoch=epoch, roots=(BookRoot(book=BOOK, root=b"r" * 32),))
         assert codes(alone.hear(theirs)) == []
+
+
+# --- no room --------------------------------------------------------------------------------------------------------------------
+
+
+def shown(one: Alone, *raws: bytes) -> int:
+    """The neighbour shows that he has these, and they are asked for; returns the session."""
+    asks = [frame for to, frame in sent(one.effects, Ask) if to == PEER]
+    listing = b"\x61\x00\x00\x02" + bytes([len(raws)]) + b"".join(read(REGTEST, raw).id for raw in raws)
+    ((_, pull),) = sent(one.hear(Answer(book=BOOK, session=asks[-1].session, message=listing)), Pull)
+    assert len(pull.ids) == len(raws)
+    return int(pull.session)
+
+
+def test_a_comparison_that_found_no_room_is_not_whole(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.intake.MARKET_MESSAGES_MAX", 1)
+    first, second = raw_order(1), raw_order(2)
+    session = shown(alone, first, second)
+    effects = alone.hear(Pulled(book=BOOK, session=session, messages=(first, second)))
+    assert codes(effects) == ["market-full"]
+    alone.verify(effects)
+    assert alone.size() == 1
+    assert not alone.market.ready(BOOK)
+
+
+@pytest.mark.parametrize("unasked", [False, True])
+def test_what_has_no_place_anyway_makes_no_comparison_partial(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch, *, unasked: bool
+) -> None:
+    """Too old even for who asks, or not what was asked for."""
+    first = raw_order(1)
+    other = raw_order(2) if unasked else raw_order(2, first_epoch=EPOCH - 61, last_epoch=EPOCH - 60)
+    session = shown(alone, first) if unasked else shown(alone, first, other)
+    if unasked:
+        monkeypatch.setattr("orderbook.core.intake.MARKET_MESSAGES_MAX", 1)
+    effects = alone.hear(Pulled(book=BOOK, session=session, messages=(first, other)))
+    assert codes(effects) == ["market-full" if unasked else "expired"]
+    alone.verify(effects)
+    assert alone.size() == 1
+    assert alone.market.ready(BOOK)
+
+
+def test_messages_that_nothing_waits_for_are_ignored(alone: Alone) -> None:
+    ((_, ask),) = sent(alone.effects, Ask)
+    assert codes(alone.hear(Pulled(book=BOOK, session=ask.session, messages=(raw_order(),)))) == ["stale-answer"]
+    assert not alone.market.ready(BOOK)
+    ready(alone)
+    assert (alone.market.ready(BOOK), alone.size()) == (True, 0)
+
+
+def test_what_has_ended_while_it_was_verified_is_counted(alone: Alone) -> None:
+    effects = alone.hear(Batch(messages=(raw_order(last_epoch=EPOCH + 1),)))
+    alone.now = at(EPOCH + 2)
+    alone.do(Tick())
+    assert "expired" in codes(alone.verify(effects))
+    assert alone.size() == 0
+
+
+def test_slack_is_told_of_what_was_pushed_and_of_what_is_of_this_epoch() -> None:
+    arrivals = Arrivals(CLOCK)
+    assert arrivals.drain(at()) == []
+    for asked, first in ((False, EPOCH - 1), (True, EPOCH - 1), (True, EPOCH), (True, EPOCH + 1)):
+        message = read(REGTEST, raw_order(1, first_epoch=first, last_epoch=EPOCH + 2))
+        arrivals.note(Pending(heard=message, source=PEER, asked=asked, born=at(ms=5), left=0))
+    (told,) = arrivals.drain(at())
+    assert told.slack_us == tuple(CLOCK.freeze(epoch) - at() for epoch in (EPOCH - 1, EPOCH, EPOCH + 1))
+    assert told.ages_us == (0, 0, 0, 0)  # a birth to come is a clock that is ahead
+    assert arrivals.drain(at()) == []

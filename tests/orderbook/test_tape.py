@@ -108,6 +108,7 @@ def test_the_ladder_goes_from_a_second_to_a_year() -> None:
     assert (lengths[0], lengths[-1]) == (1, 365 * 86_400)
     units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
     assert {name: int(name[:-1]) * units[name[-1]] for name in SLOTS_S} == SLOTS_S
+    assert [Ladder().oldest_s(length) for length in lengths] == [None] * 12
     assert all(later % earlier == 0 for earlier, later in pairwise(lengths[:-1]))
 
 
@@ -174,6 +175,63 @@ def test_a_day_is_the_latest_24_hours() -> None:
     assert (day.units, day.matches, day.sum_msat, day.min_msat, day.first_msat, day.last_msat) == (2, 2, 3_600, 0, 3_600, 0)
     assert (day.units, day.max_msat) == (2, 3_600)  # 86,399 s ago stands in a slot that began earlier
     assert ladder.day(now + 2 * 86_400) is None
+
+
+def test_a_day_begins_and_ends_to_the_second() -> None:
+    ladder = Ladder()
+    for begin in (1_800, 1_980, 2_160, 2_340):
+        ladder.add(begin, [(begin, 1)])
+    for now, first, last in ((1_980 + 86_399, 1_980, 2_340), (1_980 + 86_400, 2_160, 2_340), (2_160, 1_800, 2_160)):
+        day = ladder.day(now)
+        assert day is not None
+        assert (day.begin_s, day.first_msat, day.min_msat, day.last_msat, day.max_msat) == (first, first, first, last, last)
+    before = ladder.day(1_979)
+    assert before is not None
+    assert before.units == 1
+
+
+def test_what_no_slot_can_read_like_is_refused() -> None:
+    good = (2, 4, 40, 5, 15, 10, 10)
+    assert slot_from((0, good)) is not None
+    for place, values in ((0, (0, 5)), (1, (1,)), (2, (19, 61)), (3, (11,)), (4, (9,)), (5, (4, 16)), (6, (4, 16))):
+        for one in values:
+            assert slot_from((0, (*good[:place], one, *good[place + 1 :]))) is None
+
+
+@pytest.mark.parametrize(
+    ("length", "row"),
+    [
+        (EPOCHS, (7, ())),
+        (EPOCHS, (7, (5,))),
+        (EPOCHS, (7, (5, 1, 6))),
+        (EPOCHS, (-1, (5, 1))),
+        (EPOCHS, (7, (-1, 1))),
+        (EPOCHS, (7, (5, 0))),
+        (EPOCHS, (7, (5, 1, 6, 0))),
+        (EPOCHS, (7, (5, 1, -6, 1))),
+        (60, (61, (1, 1, 5, 5, 5, 5, 5))),
+        (60, (60, (1, 1, 5, 5, 5, 5, 6))),
+        (17, (17, (1, 1, 5, 5, 5, 5, 5))),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_counted_and_left_out(length: int, row: Row) -> None:
+    ladder = Ladder()
+    assert ladder.load(length, [row]) == 1
+    assert (len(ladder), ladder.newest_s) == (0, -1)
+    assert ladder.load(EPOCHS, [row, (0, (0, 1))] if length == EPOCHS else [(0, (0, 1))]) == (length == EPOCHS)
+    assert (len(ladder), ladder.last_msat(), ladder.newest_s) == (1, 0, 0)
+
+
+def test_what_is_too_old_or_newer_than_the_newest_does_not_come_back() -> None:
+    ladder, row = Ladder(), (1, 1, 5, 5, 5, 5, 5)
+    newest = 10 * TAPE_SLOTS_MAX
+    assert ladder.load(EPOCHS, [(newest - number, (5, 1)) for number in range(TAPE_EPOCHS_MAX, -1, -1)]) == 0
+    begins = (newest - TAPE_SLOTS_MAX, newest - TAPE_SLOTS_MAX + 1, newest, newest + 1)
+    assert ladder.load(1, [(begin, row) for begin in begins]) == 0
+    assert len(ladder) == TAPE_EPOCHS_MAX + 5
+    ladder.settle()
+    assert [slot.begin_s for slot in ladder.slots(1, 0, FOREVER)] == [*begins[1:3]]
+    assert len(ladder) == TAPE_EPOCHS_MAX + 2
 
 
 # --- books ----------------------------------------------------------------------------------------------------------------
