@@ -61,7 +61,15 @@ async def topic(count: int = 1) -> AsyncIterator[tuple[Stranger, list[Listener]]
         async with stranger(key(90), TOPIC) as one:
             await one.dial(nets[0].addresses()[0])
             await until(lambda: nets[0].statistics().topic_peers == count)
+            await until(lambda: reached(nets[0]) == count)
             yield one, listeners
+
+
+def reached(net: Net) -> int:
+    """To how many peers a message goes out: who has told that he listens may have no stream to be told on yet."""
+    pubsub = net._gossip._pubsub  # type: ignore[union-attr]
+    listening = pubsub.peer_topics.get(TOPIC, set())  # type: ignore[union-attr]
+    return sum(peer in pubsub.peers and peer in pubsub.router.mesh.get(TOPIC, ()) for peer in listening)  # type: ignore[union-attr]
 
 
 async def still_hears(one: Stranger, ours: Listener, data: bytes = b"are you there") -> None:
