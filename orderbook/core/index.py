@@ -24,10 +24,9 @@ class Index:
         self._settle()
         return sum(len(one.items) for one in self._blocks)
 
-    def _place(self, item: Item) -> tuple[int, int]:
-        """In which block, and where in it, ``item`` stands or would stand."""
-        number = max(0, bisect_right(self._firsts, item) - 1)
-        return number, bisect_left(self._blocks[number].items, item) if self._blocks else 0
+    def _block_of(self, item: Item) -> int:
+        """In which block ``item`` stands or would stand."""
+        return max(0, bisect_right(self._firsts, item) - 1)
 
     def add(self, item: Item) -> None:
         """Put ``item`` in, if it is not there."""
@@ -43,7 +42,7 @@ class Index:
             return
         end = len(waiting)
         while end:
-            number, _ = self._place(waiting[end - 1])
+            number = self._block_of(waiting[end - 1])
             begin = bisect_left(waiting, self._firsts[number], 0, end) if number else 0
             block = self._blocks[number]
             held = set(block.items)
@@ -55,8 +54,9 @@ class Index:
     def remove(self, item: Item) -> None:
         """Take ``item`` out, if it is there."""
         self._settle()
-        number, place = self._place(item)
+        number = self._block_of(item)
         items = self._blocks[number].items if self._blocks else []
+        place = bisect_left(items, item)
         if place < len(items) and items[place] == item:
             self._replace(number, 1, items[:place] + items[place + 1 :], self._blocks[number].total - number_of(item))
 

@@ -37,10 +37,10 @@ def zero_bits(network: str, body: bytes) -> int:
 def mint(network: str, body: bytes, bits: int) -> bytes:
     """``body`` with its last eight bytes replaced by the first counter that is worth ``bits``."""
     prefix = body[:-STAMP_BYTES]
-    of, limit = context(network, "stamp"), 1 << (256 - bits)
+    of, end = context(network, "stamp"), _end(bits)
     for counter in range(_TRIES_MAX):
         stamp = counter.to_bytes(STAMP_BYTES, "big")
-        if int.from_bytes(digest(of, prefix, stamp), "big") < limit:
+        if digest(of, prefix, stamp) < end:
             return prefix + stamp
     require(holds=False, code="stamp", sentence=f"no stamp of {bits} bits in {_TRIES_MAX} tries")
     return body
