@@ -140,9 +140,19 @@ def _tuple_codec(item: _Codec, bounds: Size) -> _Codec:
         return value
 
     def decode(value: Any) -> tuple[Any, ...]:
-        return tuple([decode_item(one) for one in checked(value)]) if value or bounds.least else tuple(checked(value))
+        return tuple([decode_item(one) for one in checked(value)])
 
-    return _Codec(lambda value: [encode_item(one) for one in checked(value)], decode)
+    def encode(value: Any) -> list[Any]:
+        return [encode_item(one) for one in checked(value)]
+
+    if not item.test:
+        return _Codec(encode, decode)
+    # What travels as it is is tested in one go; only where something fails is looked at one by one, to find the reason.
+    sound: Callable[[Any], list[Any]] = eval(f"lambda value: [one for one in value if {item.test.format('one')}]")  # noqa: S307
+    return _Codec(
+        lambda value: found if len(found := sound(checked(value))) == len(value) else encode(value),
+        lambda value: tuple(found) if len(found := sound(checked(value))) == len(value) else decode(value),
+    )
 
 
 def _fixed_tuple_codec(items: list[_Codec]) -> _Codec:
@@ -279,7 +289,7 @@ def _bounded(kind: Any, bounds: Size | Range) -> _Codec:
 
 def _unpackb(data: bytes) -> Any:
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+        return msgpack.unpackb(data)  # strings are text, arrays are lists, keys are strings or bytes
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise Malformed("malformed", f"not a message: {type(error).__name__}") from None
 

@@ -23,6 +23,9 @@ PeerId = NewType("PeerId", bytes)
 
 _PEER_PREFIX: Final = bytes.fromhex("002508021221")
 
+_verify: Final = lib.secp256k1_schnorrsig_verify
+_CONTEXT: Final = GLOBAL_CONTEXT.ctx
+
 
 class BadKey(Misbehaved):
     """The bytes are not a secp256k1 key."""
@@ -71,9 +74,7 @@ def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
         point = _x_only(public)
     except ValueError:
         return False
-    if len(signature) != 64:
-        return False
-    return bool(lib.secp256k1_schnorrsig_verify(GLOBAL_CONTEXT.ctx, signature, digest, len(digest), point))
+    return len(signature) == 64 and _verify(_CONTEXT, signature, digest, len(digest), point) == 1
 
 
 def verify_ecdsa(public: bytes, digest: bytes, der: bytes) -> bool:

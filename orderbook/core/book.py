@@ -32,6 +32,7 @@ __all__ = ["Book", "Kept"]  # who keeps books keeps these
 
 _AHEAD_EPOCHS: Final = 2
 _IDLE_EPOCHS: Final = 2
+_tuple: Final = tuple.__new__  # as in ``messages``
 _LANE_MOST: Final = {CLOSES: OWNER_CLOSES_MAX, PROOFS: OWNER_PROOFS_MAX}
 
 
@@ -90,16 +91,18 @@ class Book:
         """Raise ``Ignore`` when the message has no place here now: duplicate, early, expired, outranked by enough others of its
         owner, or the book is full. Returns what has to go if it comes, because its owner's lane is full.
         """
-        epoch = self._at(now).epoch
-        if heard.id in self._kept:
+        _, message_id, _, key_epoch, lane, body, _ = heard
+        epoch = (self._moment if now == self._moment.now else self._at(now)).epoch
+        if message_id in self._kept:
             raise Ignore("duplicate", "this message is known")
-        if heard.key_epoch > epoch + _AHEAD_EPOCHS:
-            raise Ignore("early", f"epoch {heard.key_epoch} is too far ahead of {epoch}")
-        last = heard.body.last_epoch if isinstance(heard.body, Order) and not asked else heard.key_epoch + ORDER_RETAIN_EPOCHS
+        if key_epoch > epoch + _AHEAD_EPOCHS:
+            raise Ignore("early", f"epoch {key_epoch} is too far ahead of {epoch}")
+        last = body.last_epoch if isinstance(body, Order) and not asked else key_epoch + ORDER_RETAIN_EPOCHS
         if last < epoch:
             raise Ignore("expired", f"this message ended with epoch {last}, now is {epoch}")
-        names = self._by_key[heard.key_epoch].get(heard.lane, ()) if heard.key_epoch in self._by_key else ()
-        if len(names) < _LANE_MOST.get(heard.lane[1], OWNER_ORDERS_MAX):
+        lanes = self._by_key.get(key_epoch)
+        names = lanes.get(lane, ()) if lanes is not None else ()
+        if not names or len(names) < _LANE_MOST.get(lane[1], OWNER_ORDERS_MAX):
             if len(self._kept) >= self._most:
                 raise Ignore("book-full", f"the book holds its {self._most} messages already")
             return None
@@ -114,14 +117,15 @@ class Book:
         """
         least = self.admissible(heard, now, asked=asked)
         gone = None if least is None else self._let_go(least.id)
-        body, lane, kept = heard.body, heard.lane, self.keep(heard, self._at(now).known_epoch)
-        self._kept[heard.id] = kept
-        lanes = self._by_key.setdefault(heard.key_epoch, {})
-        lanes[lane] = (*lanes.get(lane, ()), heard.id)
+        _, message_id, _, key_epoch, lane, body, _ = heard
+        kept = self.keep(heard, self._moment.known_epoch)
+        self._kept[message_id] = kept
+        lanes = self._by_key.setdefault(key_epoch, {})
+        lanes[lane] = (*lanes.get(lane, ()), message_id)
         if isinstance(body, Order):
-            self._slots.setdefault(lane, {})[heard.id] = kept
+            self._slots.setdefault(lane, {})[message_id] = kept
         elif isinstance(body, Close):
-            self._closes.setdefault(body.order, {})[heard.id] = kept
+            self._closes.setdefault(body.order, {})[message_id] = kept
         self.changes += 1
         if self._index is not None:
             self._index.add(kept.item)
@@ -133,21 +137,9 @@ class Book:
         """What is remembered of a message. The same for every node that could know it from the same epoch on."""
         body, entry = heard.body, None
         if isinstance(body, Order):
-            entry = Entry(
-                id=heard.id,
-                owner=body.owner,
-                side=body.side,
-                price_msat=body.price_msat,
-                quantity=body.quantity,
-                avoid=body.avoid,
-            )
-        return Kept(
-            heard=heard,
-            known_epoch=known_epoch,
-            counts_from=max(heard.key_epoch, known_epoch),
-            entry=entry,
-            item=(heard.key_epoch, heard.id),
-        )
+            entry = _tuple(Entry, (heard.id, body.owner, body.side, body.price_msat, body.quantity, body.avoid))
+        key_epoch = heard.key_epoch
+        return _tuple(Kept, (heard, known_epoch, max(key_epoch, known_epoch), entry, (key_epoch, heard.id)))
 
     # --- out ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ banned.
 from orderbook.core.events import BridgeIn, BridgeOut
 from orderbook.core.frames import FRAMES, Batch
 from orderbook.core.messages import Heard
-from orderbook.core.neighbour import Neighbour, batches
+from orderbook.core.neighbour import Neighbour, batches, parcel
 from wire.bucket import Bucket
 from wire.effects import Count
 from wire.errors import Misbehaved
@@ -52,29 +52,29 @@ class Bridge(Neighbour):
     def __init__(self) -> None:
         super().__init__(PeerId(b""), Instant(0))
         self._tokens = Bucket(BRIDGE_TOKENS_PER_S, BRIDGE_TOKENS_MAX, Instant(0))
-        self._open = False
+        self.is_open = False
         self._counts: list[Count] = []
 
     def open(self) -> None:
         """Let orders cross from now on."""
-        self._open = True
+        self.is_open = True
 
     def bring(self, event: BridgeIn, now: Instant) -> tuple[bytes, ...]:
         """The messages of a batch that are to be taken in."""
-        if not self._open or not self.spend(len(event.messages), now):
-            self._counts.append(Count(code="bridge-too-fast" if self._open else "not-bridged"))
+        if not self.is_open or not self.spend(len(event.messages), now):
+            self._counts.append(Count(code="bridge-too-fast" if self.is_open else "not-bridged"))
             return ()
         self.peer = event.author
         return event.messages
 
     def offer(self, heard: Heard) -> None:
         """Queue what is newly admitted, unless the topic has shown it."""
-        if not self._open:
+        if not self.is_open or self.knows(heard.id) or heard.id in self._box:
             return
-        if heard.id not in self._known and len(self._box) >= BRIDGE_OUTBOX_MESSAGES:
+        if len(self._box) >= BRIDGE_OUTBOX_MESSAGES:
             self._counts.append(Count(code="bridge-full"))
         else:
-            self.put(heard.id, heard.raw)
+            self.put(heard.id, parcel(heard.raw))
 
     def flush_at(self) -> Instant | None:
         """When the next batch leaves: at once after a pause, else when the interval ends, however much waits."""
@@ -96,7 +96,7 @@ class Bridge(Neighbour):
         at = self.flush_at()
         if at is not None and at <= now:
             self._last_batch = now
-            first = batches([raw for raw, _ in self._box.values()])[0]
+            first = batches([one.raw for one in self._box.values()])[0]
             for message_id in list(self._box)[: len(first)]:
                 self.shows(message_id)
             left.append(BridgeOut(batch=FRAMES.pack(Batch(messages=first))))

@@ -117,8 +117,9 @@ class Desk:
         self._out += self._pen.hush(view.book, self._clock.epoch(now), hushed=view.refusal == CLOCK_SKEWED)
         if not self._talks.cleared(view, now) or view.again:
             return
-        filled = {one for fill in view.fills for one in (fill.buy.id, fill.sell.id)} if not view.refusal else set()
-        for line in self._pen.sorted_lines():
+        lines = self._pen.sorted_lines()
+        filled = {one for fill in view.fills for one in (fill.buy.id, fill.sell.id)} if lines and not view.refusal else set()
+        for line in lines:
             standing = line.standing
             if line.book == view.book and line.wanted and view.refusal == CLOCK_SKEWED:
                 self._out.append(missed(line, view.epoch, CLOCK_SKEWED, SENTENCES[CLOCK_SKEWED]))

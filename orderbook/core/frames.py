@@ -1,15 +1,15 @@
 """The frames of the relay stream between two neighbours.
 
-``HELLO`` opens in both directions and comes again when the sender's books change. ``BATCH`` pushes what is new. ``ASK`` and
-``ANSWER`` carry reconciliation, ``PULL`` and ``PULLED`` what it showed to be missing. ``ROOTS`` goes out right after every
-freeze: how the sender's books looked, and what its clock says.
+``HELLO`` opens in both directions and comes again when the sender's books change. ``BATCH`` pushes what is new; where that is
+much, ``NAMES`` pushes some of it and names the rest. ``ASK`` and ``ANSWER`` carry reconciliation, ``PULL`` and ``PULLED`` what it
+showed to be missing. ``ROOTS`` goes out right after every freeze: how the sender's books looked, and what its clock says.
 """
 
 from typing import Annotated, Final
 
 from orderbook.core.messages import Epoch, NetworkName
 from wire.canon import U32, Choice, Hash32, Range, Size, record
-from wire.limits import BATCH_AGE_MAX_MS, BATCH_MAX_ORDERS, BOOKS_MAX, ORDER_MAX_BYTES, RECONCILE_FRAME_BYTES
+from wire.limits import BATCH_AGE_MAX_MS, BATCH_MAX_NAMES, BATCH_MAX_ORDERS, BOOKS_MAX, ORDER_MAX_BYTES, RECONCILE_FRAME_BYTES
 
 MomentUs = Annotated[int, Range(0, 1 << 62)]
 GossipBytes = Annotated[bytes, Size(1, ORDER_MAX_BYTES + 64)]  # a little more, so that an oversize message is counted as one
@@ -37,6 +37,15 @@ class Batch:
     messages: Messages
     moment_us: MomentUs = 0
     ages_ms: Annotated[tuple[AgeMs, ...], Size(0, BATCH_MAX_ORDERS)] = ()
+
+
+@record
+class Names:
+    """A batch, and besides messages that the sender has, and such as were named to him and that he would like to have."""
+
+    batch: Batch
+    has: Annotated[tuple[Hash32, ...], Size(0, BATCH_MAX_NAMES)]
+    wants: Annotated[tuple[Hash32, ...], Size(0, BATCH_MAX_NAMES)]
 
 
 @record
@@ -92,6 +101,6 @@ class Roots:
     roots: Annotated[tuple[BookRoot, ...], Size(0, BOOKS_MAX)]
 
 
-FRAMES: Final = Choice("relay", {1: Hello, 2: Batch, 3: Ask, 4: Answer, 5: Pull, 6: Pulled, 7: Roots})
+FRAMES: Final = Choice("relay", {1: Hello, 2: Batch, 3: Ask, 4: Answer, 5: Pull, 6: Pulled, 7: Roots, 8: Names})
 
-Frame = Hello | Batch | Ask | Answer | Pull | Pulled | Roots
+Frame = Hello | Batch | Ask | Answer | Pull | Pulled | Roots | Names

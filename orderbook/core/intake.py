@@ -6,8 +6,7 @@ not shut out the true one.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from orderbook.core.book import Book
 from orderbook.core.messages import CheckItem, Heard, read
@@ -17,19 +16,22 @@ from wire.limits import MARKET_MESSAGES_MAX, RELAY_CHECKS_MAX
 from wire.moments import Instant
 from wire.network import Network
 
+_tuple: Final = tuple.__new__  # as in ``messages``
+
 NO_ROOM: Final = frozenset({"book-full", "market-full", "checks-full"})
 """Refusals that say something about us, not about the message."""
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A message waiting for ``left`` of its signatures, and who brought it; ``born`` is when it appeared, if we know."""
+class Pending(NamedTuple):
+    """A message waiting for its signatures, and who brought it; ``born`` is when it appeared, if we know. Where it has several
+    signatures, ``left`` are those not yet verified.
+    """
 
     heard: Heard
     source: PeerId
     asked: bool
     born: Instant | None
-    left: int
+    left: set[bytes] | None
 
 
 class Intake:
@@ -38,6 +40,8 @@ class Intake:
     def __init__(self, network: Network, books: Mapping[bytes, Book], read: Callable[[Network, bytes], Heard] = read) -> None:
         self._network, self._books, self._read = network, books, read
         self._seen: dict[bytes, bytes] = {}
+        self.named: dict[bytes, bytes] = {}
+        """The book of every message that is in one or on its way into one, by its id."""
         self._waiting: dict[bytes, list[Pending]] = {}
         self._pending = 0
 
@@ -68,6 +72,8 @@ class Intake:
 
     def _admit(self, book: Book, heard: Heard, now: Instant, *, asked: bool) -> None:
         gone = book.admit(heard, now, asked=asked)
+        if heard.id not in self.named:  # another body of the same id has been found false meanwhile, or it is our own
+            self.named[heard.id] = heard.book
         if gone is not None:
             self.drop(gone)
 
@@ -77,7 +83,9 @@ class Intake:
         self._room()
         if self._pending >= RELAY_CHECKS_MAX:
             raise Ignore("checks-full", f"{RELAY_CHECKS_MAX} messages wait for verification already")
-        pending = Pending(heard=heard, source=source, asked=asked, born=born, left=len(heard.checks))
+        self.named[heard.id] = heard.book
+        left = {one.id for one in heard.checks} if len(heard.checks) > 1 else None
+        pending = _tuple(Pending, (heard, source, asked, born, left))
         self._seen[heard.raw] = heard.id
         self._pending += 1
         fresh: list[CheckItem] = []
@@ -94,7 +102,8 @@ class Intake:
         """A signature is good: the messages that waited for nothing else."""
         complete = []
         for pending in self._waiting.pop(check_id, ()):
-            pending.left -= 1
+            if pending.left is not None:
+                pending.left.discard(check_id)
             if not pending.left:
                 self._pending -= 1
                 complete.append(pending)
@@ -127,4 +136,6 @@ class Intake:
 
     def drop(self, raw: bytes) -> None:
         """These bytes are in no book any more."""
-        self._seen.pop(raw, None)
+        name = self._seen.pop(raw, None)
+        if name is not None:
+            self.named.pop(name, None)

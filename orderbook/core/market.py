@@ -10,7 +10,6 @@ node that has just come back and met nobody yet does not take its empty book for
 neighbours' by more than an eighth of an epoch.
 """
 
-from collections import defaultdict
 from typing import assert_never
 
 from orderbook.core.arrivals import Arrivals
@@ -37,9 +36,10 @@ from orderbook.core.events import (
     Tick,
     Unfollow,
 )
-from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Frame, Hello, Pull, Pulled, Roots
+from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Frame, Hello, Names, Pull, Pulled, Roots
 from orderbook.core.intake import NO_ROOM, Intake
 from orderbook.core.messages import CheckItem, EquivocationProof, Heard
+from orderbook.core.names import NameDesk
 from orderbook.core.neighbour import Neighbour
 from orderbook.core.pusher import Greeter, Pusher
 from orderbook.core.reasons import CLOCK_SKEWED
@@ -65,7 +65,8 @@ class Market:
         self._roots: dict[bytes, tuple[int, bytes]] = {}
         checking = self._intake.__len__
         self._reconciler = Reconciler(network, me, self._books, self._neighbours, self._craft, checking)
-        self._pusher = Pusher(self._neighbours)
+        self._pusher = Pusher(self._neighbours, self._intake.named)
+        self._names = NameDesk(self._intake.named, self._books, self._neighbours, self._pusher)
         self._greeter = Greeter(network.name, self._books, self._neighbours)
         self._next_epoch: int | None = None
         self._warmed = -1
@@ -136,12 +137,13 @@ class Market:
         return out
 
     def _finish_turn(self, now: Instant) -> None:
-        """What has become due. The first three rest most of the time, and are asked before they are called."""
+        """What has become due. All but the last rest most of the time, and are asked before they are called."""
         if self._greeter.next_due is not None:
             self._out += self._greeter.greet(now)
-        due = self._reconciler.next_due
-        if due is not None and due <= now:
-            self._out += self._reconciler.due(now)
+        for part in (self._reconciler, self._names):
+            due = part.next_due
+            if due is not None and due <= now:
+                self._out += part.due(now)
         if self.bridge.busy:
             self._out += self.bridge.leaving(now)
         self._flush(now)
@@ -155,8 +157,8 @@ class Market:
         """When ``Tick`` is due at the latest."""
         epochs = self._advance_at if self._next_epoch is not None and (self._books or self._neighbours) else None
         found: Instant | None = None
-        parts = (self.bridge.flush_at(), epochs, self._pusher.next_due, self._greeter.next_due, self._reconciler.next_due)
-        for moment in parts:
+        gossip = self.bridge.flush_at(), self._pusher.next_due, self._names.next_due
+        for moment in (*gossip, epochs, self._greeter.next_due, self._reconciler.next_due):
             if moment is not None and (found is None or moment < found):
                 found = moment
         return found
@@ -317,9 +319,11 @@ class Market:
             raise Misbehaved("not-greeted", "the first frame of a neighbour is his HELLO")
         match frame:
             case Batch():
-                self._spend(neighbour, len(frame.messages), now)
-                for raw, born in zip(frame.messages, neighbour.births(frame, now), strict=True):
-                    self._take(neighbour, raw, now, None, born)
+                self._batch(neighbour, frame, now)
+            case Names():
+                self._spend(neighbour, (len(frame.has) + len(frame.wants)) // PULLS_PER_TOKEN, now)
+                self._batch(neighbour, frame.batch, now)
+                self._out += self._names.heard(neighbour, frame, now)
             case Ask():
                 self._book(frame.book)
                 self._out += self._reconciler.asked(neighbour, frame, now)
@@ -343,6 +347,11 @@ class Market:
     def _spend(self, neighbour: Neighbour, tokens: int, now: Instant) -> None:
         if not neighbour.spend(tokens, now):
             raise Misbehaved("too-fast", "messages come faster than anyone needs to send them", penalty=1)
+
+    def _batch(self, neighbour: Neighbour, batch: Batch, now: Instant) -> None:
+        self._spend(neighbour, len(batch.messages), now)
+        for raw, born in zip(batch.messages, neighbour.births(batch, now), strict=True):
+            self._take(neighbour, raw, now, None, born)
 
     def _book(self, book: bytes) -> Book:
         kept = self._books.get(book)
@@ -413,12 +422,12 @@ class Market:
                 session.waits_for(heard.id)
 
     def _checked(self, good: tuple[bytes, ...], bad: tuple[bytes, ...], now: Instant) -> None:
-        judged: dict[bytes, list[bytes]] = defaultdict(list)
+        judged: list[Heard] = []
         for check_id in bad:
             for pending in self._intake.bad(check_id):
                 error = Misbehaved("wrong-signature", "a message's signature is not its author's", penalty=50)
                 self._blame(pending.source, error.code, error)
-                judged[pending.heard.book].append(pending.heard.id)
+                judged.append(pending.heard)
         for check_id in good:
             for pending in self._intake.good(check_id):
                 try:
@@ -428,17 +437,14 @@ class Market:
                 else:
                     self._admitted(pending.heard, now, pending.born, pulled=pending.asked)
                     self._arrivals.note(pending)
-                judged[pending.heard.book].append(pending.heard.id)
+                judged.append(pending.heard)
         self._out += self._arrivals.drain(now)
-        for book, names in sorted(judged.items()):
-            self._judged(book, names, now)
-
-    def _judged(self, book: bytes, names: list[bytes], now: Instant) -> None:
-        """Messages of ``book`` have been judged: what waited for room may be asked for, what waited for that is done."""
-        for neighbour, session in self._reconciler.sessions(book):
-            session.judged(names, now)
-            self._out += self._reconciler.go_on(neighbour, session)
-            self._finish(neighbour, session, now)
+        for book in self._reconciler.comparing():  # what waited for room may be asked for, what waited for these is done
+            names = [one.id for one in judged if one.book == book]
+            for neighbour, session in self._reconciler.sessions(book) if names else ():
+                session.judged(names, now)
+                self._out += self._reconciler.go_on(neighbour, session)
+                self._finish(neighbour, session, now)
 
     def _publish(self, message: bytes, now: Instant) -> None:
         try:
@@ -447,17 +453,18 @@ class Market:
         except (Ignore, Misbehaved) as error:
             self._out.append(Count(code=f"own-{error.code}"))
             return
-        self._admitted(heard, now, now, pulled=False)
+        self._admitted(heard, now, now, pulled=False, own=True)
 
-    def _admitted(self, heard: Heard, now: Instant, born: Instant | None, *, pulled: bool) -> None:
+    def _admitted(self, heard: Heard, now: Instant, born: Instant | None, *, pulled: bool, own: bool = False) -> None:
         """Pass on what is new; what is old and was pulled, others pull too if they lack it."""
         if isinstance(heard.body, EquivocationProof):
             sentence = "this account has signed one order away twice; the proof is public"
             self._out.append(Blame(peer=peer_id_of(heard.body.signer), code="equivocation", sentence=sentence, penalty=100))
         if pulled and heard.key_epoch < self._clock.epoch(now):
             return
-        self._out += self._pusher.push(heard, born)
-        self.bridge.offer(heard)
+        self._out += self._pusher.push(heard, born, own=own)
+        if self.bridge.is_open:
+            self.bridge.offer(heard)
 
     # --- reconciliation -------------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
 """One relay neighbour as the market keeps it: what he follows and knows, what waits to go to him, how much he may send."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from orderbook.core.frames import FRAMES, Batch
+from orderbook.core.frames import FRAMES, Batch, Names
 from orderbook.core.session import Session
 from wire.bucket import Bucket
 from wire.errors import Misbehaved
@@ -13,13 +13,15 @@ from wire.keys import PeerId
 from wire.limits import (
     BATCH_AGE_MAX_MS,
     BATCH_MAX_BYTES,
+    BATCH_MAX_NAMES,
     BATCH_MAX_ORDERS,
     BATCH_WINDOW_MAX_MS,
     BATCH_WINDOW_MIN_MS,
+    NAMES_FROM,
     RECONCILE_BUSY_PER_S,
+    RECONCILE_BUSY_REST_MS,
     RECONCILE_BYTES_MAX,
     RECONCILE_BYTES_PER_S,
-    RECONCILE_INTERVAL_MS,
     RECONCILE_REST_MS,
     RECONCILE_ROUNDS_BURST,
     RECONCILE_ROUNDS_PER_S,
@@ -35,6 +37,8 @@ _WINDOW_PER_MESSAGE_MS: Final = 5
 _SAMPLES: Final = 8
 _SAMPLES_TO_ACCUSE: Final = 3
 _FRAMING_BYTES: Final = 6  # of a message and of its age
+_NAME_BYTES: Final = 34
+_SHOWN_HALF: Final = RELAY_KNOWN_IDS // 2  # of what is remembered; when the younger half is full, the older is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,20 @@ class Compared:
 
     at: Instant
     changes: int
+
+
+class Parcel(NamedTuple):
+    """A message on its way to neighbours: when it appeared, if known; whether it must go whole; its share of a frame."""
+
+    raw: bytes
+    born: Instant | None
+    whole: bool
+    size: int
+
+
+def parcel(raw: bytes, born: Instant | None = None, *, whole: bool = False) -> Parcel:
+    """One for all neighbours. Where many wait, what need not go ``whole`` is only named."""
+    return Parcel(raw, born, whole, len(raw) + _FRAMING_BYTES if whole else _NAME_BYTES)
 
 
 Packed = dict[tuple[bytes, ...], tuple[bytes, ...]]
@@ -67,9 +85,14 @@ class Neighbour:
         self.told: dict[bytes, bytes] = {}
         self.mute = False
         self._blamed_at: Instant | None = None
-        self._known: dict[bytes, None] = {}
-        self._box: dict[bytes, tuple[bytes, Instant | None]] = {}
+        self.shown: set[bytes] = set()
+        self.shown_before: set[bytes] = set()
+        """What he has shown, the younger half and the older."""
+        self._box: dict[bytes, Parcel] = {}
+        self._asks: list[bytes] = []
         self._box_bytes = 0
+        self.full = False
+        """Whether so much waits for him that a batch leaves before its window ends."""
         self._window_ms = BATCH_WINDOW_MIN_MS
         self._last_batch: Instant | None = None
         self._tokens = Bucket(RELAY_TOKENS_PER_S, RELAY_TOKENS_MAX, now)
@@ -97,20 +120,19 @@ class Neighbour:
         return last is None or last.changes != changes
 
     def grows_fast(self, book: bytes, changes: int, now: Instant) -> bool:
-        """Whether our ``book`` has grown so fast since we last compared it with him that what differs is mostly under way."""
+        """Whether our ``book`` has grown so fast since we last compared it with him that what differs is mostly under way:
+        comparing again would bring little and cost much. Once in a while it is done all the same.
+        """
         last = self.compared.get(book)
-        if last is None:
+        if last is None or book not in self.reconciled:
             return False
         elapsed_ms = max(RECONCILE_REST_MS, (now - last.at) // MILLISECOND)
-        return 1_000 * (changes - last.changes) > RECONCILE_BUSY_PER_S * elapsed_ms
+        return elapsed_ms < RECONCILE_BUSY_REST_MS and 1_000 * (changes - last.changes) > RECONCILE_BUSY_PER_S * elapsed_ms
 
-    def rested(self, book: bytes, changes: int, now: Instant) -> Instant:
+    def rested(self, book: bytes, now: Instant) -> Instant:
         """The first moment at which a difference from him is worth another comparison."""
         last = self.compared.get(book)
-        if last is None:
-            return now
-        rest_ms = RECONCILE_INTERVAL_MS if self.grows_fast(book, changes, now) else RECONCILE_REST_MS
-        return max(now, after(last.at, rest_ms * MILLISECOND))
+        return now if last is None else max(now, after(last.at, RECONCILE_REST_MS * MILLISECOND))
 
     def compares(self, size_bytes: int, now: Instant) -> bool:
         """Charge one message of a comparison, whoever began it. False, and nothing charged, when that is beyond all need."""
@@ -140,57 +162,72 @@ class Neighbour:
 
     def shows(self, message_id: bytes) -> None:
         """He has this message: it need not be sent to him, now or later."""
-        self._learn(message_id)
-        waiting = self._box.pop(message_id, None)
-        if waiting is not None:
-            self._box_bytes -= len(waiting[0]) + _FRAMING_BYTES
+        self.shown.add(message_id)
+        if len(self.shown) >= _SHOWN_HALF:
+            self.shown, self.shown_before = set(), self.shown
+        if message_id in self._box:
+            self._box_bytes -= self._box.pop(message_id).size
+            self.full = self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
 
-    def _learn(self, message_id: bytes) -> None:
-        known = self._known
-        known.pop(message_id, None)
-        known[message_id] = None
-        if len(known) > RELAY_KNOWN_IDS:
-            del known[next(iter(known))]
+    def knows(self, message_id: bytes) -> bool:
+        """Whether he has shown this message."""
+        return message_id in self.shown or message_id in self.shown_before
 
-    def put(self, message_id: bytes, raw: bytes, born: Instant | None = None) -> bool:
-        """Queue a message for him unless he has shown it; ``born`` is when it appeared, if known. False when his box is full."""
-        if message_id in self._known:
+    def put(self, message_id: bytes, item: Parcel) -> bool:
+        """Queue a message that he has not shown. False when his box is full."""
+        box = self._box
+        if message_id in box:
             return True
-        if len(self._box) >= RELAY_OUTBOX_MESSAGES:
+        waits = len(box)
+        if waits >= RELAY_OUTBOX_MESSAGES:
             return False
-        self._learn(message_id)
-        self._box[message_id] = (raw, born)
-        self._box_bytes += len(raw) + _FRAMING_BYTES
+        box[message_id] = item
+        self._box_bytes += item.size
+        if self._box_bytes >= BATCH_MAX_BYTES or waits + 1 >= BATCH_MAX_ORDERS:
+            self.full = True
         return True
+
+    def give(self, message_id: bytes, raw: bytes) -> bool:
+        """Queue a message that he has asked for. False when his box is full."""
+        waiting = self._box.pop(message_id, None)
+        self._box_bytes -= waiting.size if waiting is not None else 0
+        return self.put(message_id, parcel(raw, whole=True))
+
+    def ask(self, message_ids: Iterable[bytes]) -> None:
+        """Ask him with the next batch for messages that he has named."""
+        self._asks += message_ids
 
     def flush_at(self) -> Instant | None:
         """When the next batch leaves: at once after a quiet window or when one is full, else when the window ends.
 
         The window grows with what the last batch held: few messages are hurried on, many share the cost of a frame.
         """
-        if not self._box:
+        if not self._box and not self._asks:
             return None
-        if self._last_batch is None or self._full():
+        if self._last_batch is None or self.full:
             return Instant(0)
         return after(self._last_batch, self._window_ms * MILLISECOND)
 
-    def _full(self) -> bool:
-        return self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
-
-    def flush(self, now: Instant, packed: Packed | None = None) -> tuple[bytes, ...]:
-        """The frames that leave now. ``packed`` has those of other neighbours to whom the same messages leave at this moment."""
+    def flush(self, now: Instant, packed: Packed | None = None, known: Container[bytes] = ()) -> tuple[bytes, ...]:
+        """The frames that leave now. ``packed`` has those of other neighbours to whom the same leaves at this moment; what is
+        ``known`` need not be asked for any more.
+        """
         at = self.flush_at()
         if at is None or at > now:
             return ()
         self._last_batch = now
-        self._window_ms = min(max(BATCH_WINDOW_MIN_MS, _WINDOW_PER_MESSAGE_MS * len(self._box)), BATCH_WINDOW_MAX_MS)
-        names, waiting = tuple(self._box), self._box.values()
+        box, asks = self._box, [name for name in self._asks if name not in known]
+        self._box, self._box_bytes, self._asks, self.full = {}, 0, [], False
+        self._window_ms = min(max(BATCH_WINDOW_MIN_MS, _WINDOW_PER_MESSAGE_MS * len(box)), BATCH_WINDOW_MAX_MS)
+        told = [name for name, one in box.items() if not one.whole] if len(box) >= NAMES_FROM else []
+        if told or asks:
+            return _named_frames([one for one in box.values() if one.whole or not told], told, asks, now)
+        names = tuple(box)
         frames = packed.get(names) if packed else None
         if frames is None:
-            frames = _frames(waiting, now)
+            frames = tuple(FRAMES.pack(batch) for batch in _batches(box.values(), now))
             if packed is not None:
                 packed[names] = frames
-        self._box, self._box_bytes = {}, 0
         return frames
 
     # --- what he may send -----------------------------------------------------------------------------------
@@ -232,12 +269,28 @@ class Neighbour:
         return best if best >= 0 or len(self._offsets) >= _SAMPLES_TO_ACCUSE else 0
 
 
-def _frames(waiting: Iterable[tuple[bytes, Instant | None]], now: Instant) -> tuple[bytes, ...]:
-    ages_ms = [_age_ms(born, now) for _, born in waiting]
-    frames: list[bytes] = []
-    for part in batches([raw for raw, _ in waiting]):
-        frames.append(FRAMES.pack(Batch(messages=part, moment_us=now, ages_ms=tuple(ages_ms[: len(part)]))))
+def _batches(waiting: Iterable[Parcel], now: Instant) -> list[Batch]:
+    ages_ms = [_age_ms(one.born, now) for one in waiting]
+    found: list[Batch] = []
+    for part in batches([one.raw for one in waiting]):
+        found.append(Batch(messages=part, moment_us=now, ages_ms=tuple(ages_ms[: len(part)])))
         del ages_ms[: len(part)]
+    return found
+
+
+def _named_frames(waiting: list[Parcel], told: list[bytes], asks: list[bytes], now: Instant) -> tuple[bytes, ...]:
+    """What goes whole, and as many names beside it as there is room for; the rest of the names in frames of their own."""
+    parts, batch, room = _batches(waiting, now), Batch(messages=()), BATCH_MAX_NAMES
+    if parts:
+        taken = sum(len(raw) + _FRAMING_BYTES for raw in parts[-1].messages)
+        if taken + _NAME_BYTES <= BATCH_MAX_BYTES:
+            batch, room = parts.pop(), min(BATCH_MAX_NAMES, (BATCH_MAX_BYTES - taken) // _NAME_BYTES)
+    frames = [FRAMES.pack(one) for one in parts]
+    while told or asks:
+        has, told = told[:room], told[room:]
+        wants, asks = asks[: room - len(has)], asks[room - len(has) :]
+        frames.append(FRAMES.pack(Names(batch=batch, has=tuple(has), wants=tuple(wants))))
+        batch, room = Batch(messages=()), BATCH_MAX_NAMES
     return tuple(frames)
 
 

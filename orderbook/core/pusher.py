@@ -3,13 +3,13 @@
 Both leave at once after a quiet window, and else when the window ends: a single message is fast, and many are one frame.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from orderbook.core.events import MarketEffect, SendFrame, Shares
 from orderbook.core.frames import FRAMES, Hello
 from orderbook.core.messages import Heard
-from orderbook.core.neighbour import Neighbour, Packed
+from orderbook.core.neighbour import Neighbour, Packed, parcel
 from wire.effects import Count
 from wire.keys import PeerId
 from wire.limits import BATCH_WINDOW_MAX_MS
@@ -19,10 +19,10 @@ _WINDOW_US: Final = BATCH_WINDOW_MAX_MS * MILLISECOND
 
 
 class Pusher:
-    """Batches of messages for the neighbours that want them."""
+    """Batches of messages for the neighbours that want them. What is ``known`` need not be asked for any more."""
 
-    def __init__(self, neighbours: Mapping[PeerId, Neighbour]) -> None:
-        self._neighbours = neighbours
+    def __init__(self, neighbours: Mapping[PeerId, Neighbour], known: Container[bytes] = ()) -> None:
+        self._neighbours, self._known = neighbours, known
         self._waiting: set[PeerId] = set()
         self._at = Instant(0)
 
@@ -31,18 +31,27 @@ class Pusher:
         """When the next batch leaves."""
         return self._at if self._waiting else None
 
-    def push(self, heard: Heard, born: Instant | None) -> list[MarketEffect]:
-        """Queue a message that appeared at ``born``, if known, for everybody who follows its book and has not shown it."""
+    def push(self, heard: Heard, born: Instant | None, *, own: bool = False) -> list[MarketEffect]:
+        """Queue a message that appeared at ``born``, if known, for everybody who follows its book and has not shown it. Nobody
+        can have our ``own`` from others, so they are not named but sent.
+        """
         effects: list[MarketEffect] = []
+        name, book, item = heard.id, heard.book, None
         for peer, neighbour in self._neighbours.items():
-            if heard.book in neighbour.books:
-                if not neighbour.put(heard.id, heard.raw, born):
+            if book in neighbour.books and name not in neighbour.shown and name not in neighbour.shown_before:
+                item = item or parcel(heard.raw, born, whole=own)
+                if not neighbour.put(name, item):
                     effects.append(Count(code="outbox-full"))
-                at = neighbour.flush_at()
-                if at is not None:
-                    self._at = min(self._at, at) if self._waiting else at
-                    self._waiting.add(peer)
+                if peer not in self._waiting or neighbour.full:
+                    self.stir(neighbour)
         return effects
+
+    def stir(self, neighbour: Neighbour) -> None:
+        """Something may wait for him now, or leave sooner than it was to."""
+        at = neighbour.flush_at()
+        if at is not None:
+            self._at = min(self._at, at) if self._waiting else at
+            self._waiting.add(neighbour.peer)
 
     def waits(self, now: Instant) -> bool:
         """Whether a batch leaves now."""
@@ -58,7 +67,7 @@ class Pusher:
         for peer in sorted(self._waiting):
             neighbour = self._neighbours.get(peer)
             if neighbour is not None:
-                effects += [SendFrame(peer=peer, frame=frame) for frame in neighbour.flush(now, packed)]
+                effects += [SendFrame(peer=peer, frame=frame) for frame in neighbour.flush(now, packed, self._known)]
             at = None if neighbour is None else neighbour.flush_at()
             if at is None:
                 self._waiting.discard(peer)

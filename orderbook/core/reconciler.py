@@ -61,6 +61,10 @@ class Reconciler:
         heapq.heappush(self._agenda, (at, kind, peer, book))
         self.next_due = self._agenda[0][0]
 
+    def comparing(self) -> list[bytes]:
+        """The books over which we have sessions, ascending."""
+        return sorted(self._open)
+
     def sessions(self, book: bytes) -> list[tuple[Neighbour, Session]]:
         """Our open sessions over ``book``."""
         return [(self._neighbours[peer], one) for peer, one in sorted(self._open.get(book, {}).items())]
@@ -101,18 +105,16 @@ class Reconciler:
     def hasten(self, neighbour: Neighbour, book: bytes, now: Instant) -> None:
         """Compare soon, but not so soon after the last time that two books which cannot become equal keep us busy."""
         if book in neighbour.books:
-            self.plan(neighbour, book, neighbour.rested(book, self._books[book].changes, now))
+            self.plan(neighbour, book, neighbour.rested(book, now))
 
     def warm(self, now: Instant) -> None:
-        """The freeze is near: compare every book with some neighbours by lot, if it has grown since we last did with them; with
-        one, if it grows so fast that no two can be equal.
-        """
+        """The freeze is near: compare every book with some neighbours by lot, if it has grown since we last did with them."""
         for book in sorted(self._books):
             changes = self._books[book].changes
-            grown = [one for _, one in sorted(self._neighbours.items()) if book in one.books and one.grown(book, changes)]
+            others = [one for _, one in sorted(self._neighbours.items()) if book in one.books]
+            grown = [one for one in others if one.grown(book, changes) and not one.grows_fast(book, changes, now)]
             grown.sort(key=lambda one: digest(self._lot[0], one.peer, self._lot[1], book, now.to_bytes(8, "little")))
-            calm = [one for one in grown if not one.grows_fast(book, changes, now)]
-            for neighbour in calm[:RECONCILE_WARM_NEIGHBOURS] or grown[:1]:
+            for neighbour in grown[:RECONCILE_WARM_NEIGHBOURS]:
                 self.plan(neighbour, book, now)
 
     def compare(self, peer: PeerId, book: bytes, epoch: int, now: Instant) -> list[MarketEffect]:
@@ -171,6 +173,9 @@ class Reconciler:
     def _begin(self, neighbour: Neighbour, book: bytes, now: Instant) -> list[MarketEffect]:
         if book not in self._books or book not in neighbour.books:
             return []
+        epoch = self._comparing.get((neighbour.peer, book))
+        if epoch is None and neighbour.grows_fast(book, self._books[book].changes, now):
+            return []
         if book in neighbour.sessions or len(neighbour.sessions) >= _most(neighbour):
             neighbour.waiting[book] = None
             return []
@@ -185,9 +190,8 @@ class Reconciler:
         neighbour.begins(session, kept.changes, now)
         self._open.setdefault(book, {})[neighbour.peer] = session
         self._plan_at(session.deadline, _LATE, neighbour.peer, book)
-        epoch = self._comparing.pop((neighbour.peer, book), None)
         if epoch is not None:
-            session.epochs.add(epoch)
+            session.epochs.add(self._comparing.pop((neighbour.peer, book)))
         probe = book in neighbour.reconciled and len(vector) >= _PROBE_LEAST
         return [SendFrame(peer=neighbour.peer, frame=session.open(probe=probe))]
 

@@ -6,7 +6,8 @@ it looks again only at the slots that something has happened to, so a book in wh
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from orderbook.core.auction import Entry
 from orderbook.core.messages import Close, Heard, Lane, Order, Side
@@ -39,21 +40,21 @@ def rank_of(heard: Heard) -> tuple[int, bytes]:
 
 def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: bool) -> Kept | None:
     """The order of one slot that is eligible in ``epoch``, if there is one."""
-    counting = [one for one in orders if _counts(one, epoch, late=late)]
-    if not counting:
+    newest: Kept | None = None
+    for one in orders:
+        counts = one.item[0] <= epoch and (late or one.known_epoch <= epoch)
+        if counts and (newest is None or rank_of(one.heard) > rank_of(newest.heard)):
+            newest = one
+    if newest is None:
         return None
-    newest = max(counting, key=lambda one: rank_of(one.heard))
     order = newest.heard.body
     if not isinstance(order, Order) or order.last_epoch < epoch:
         return None
-    for close in closes.get(newest.heard.id, {}).values():
-        if close.heard.lane[0] == order.owner and _counts(close, epoch, late=late):
+    for close in closes[newest.heard.id].values() if newest.heard.id in closes else ():
+        counts = close.item[0] <= epoch and (late or close.known_epoch <= epoch)
+        if counts and close.heard.lane[0] == order.owner:
             return None
     return newest
-
-
-def _counts(kept: Kept, epoch: int, *, late: bool) -> bool:
-    return kept.item[0] <= epoch and (late or kept.known_epoch <= epoch)
 
 
 def eligible_of(slots: Slots, closes: Closes, epoch: int, *, late: bool) -> Eligible:
@@ -68,8 +69,7 @@ def root_of(kept: Iterable[Kept], epoch: int) -> bytes:
     return plain(b"".join(sorted(one.heard.id for one in kept if one.counts_from <= epoch)))
 
 
-def _entry_id(entry: Entry) -> bytes:
-    return entry.id
+_entry_id: Final = attrgetter("id")
 
 
 class View:
@@ -80,7 +80,7 @@ class View:
     def __init__(self, kept: Mapping[bytes, Kept], slots: Slots, closes: Closes, epoch: int) -> None:
         self._kept, self._slots, self._closes = kept, slots, closes
         self.epoch = epoch
-        self._coming: dict[int, dict[bytes, Kept]] = defaultdict(dict)
+        self._coming: dict[int, list[Kept]] = defaultdict(list)
         self._ending: dict[int, set[Lane]] = defaultdict(set)
         self._touched: set[Lane] = set()
         self._standing: dict[Lane, Kept] = {}
@@ -93,7 +93,7 @@ class View:
 
     def added(self, kept: Kept) -> None:
         """A message has come into the book. It is looked at in the epoch from which it counts."""
-        self._coming[kept.counts_from][kept.heard.id] = kept
+        self._coming[kept.counts_from].append(kept)
 
     def dropped(self, kept: Kept) -> None:
         """A message has left the book."""
@@ -108,7 +108,8 @@ class View:
             self._gone.clear()
             self._root = None
         for due in [one for one in self._coming if one <= epoch]:
-            for name, kept in self._coming.pop(due).items():
+            for kept in self._coming.pop(due):
+                name = kept.heard.id
                 if self._kept.get(name) is kept:
                     self._names.append(name)
                     self._touch(kept)
@@ -118,10 +119,9 @@ class View:
 
     def _touch(self, kept: Kept) -> None:
         """The lane whose standing order the message may change has to be looked at."""
-        body = kept.heard.body
-        if isinstance(body, Order):
+        if kept.entry is not None:
             self._touched.add(kept.heard.lane)
-        elif isinstance(body, Close) and body.order in self._kept:
+        elif isinstance(body := kept.heard.body, Close) and body.order in self._kept:
             self._touched.add(self._kept[body.order].heard.lane)
 
     def eligible(self, epoch: int) -> Eligible:
@@ -130,7 +130,8 @@ class View:
         left, come = set[bytes](), list[Entry]()
         for lane in self._touched:
             before = self._standing.pop(lane, None)
-            now = standing_of(self._slots.get(lane, {}).values(), self._closes, epoch, late=False)
+            orders = self._slots.get(lane)
+            now = standing_of(orders.values(), self._closes, epoch, late=False) if orders is not None else None
             if now is not None:
                 self._standing[lane] = now
                 if isinstance(now.heard.body, Order):

@@ -46,8 +46,8 @@ TABLES: Final = (DEAL_TABLE, UNIT_TABLE, BATCH_TABLE, DESK_TABLE, MANDATE_TABLE,
 
 Rows = Mapping[str, Mapping[bytes, bytes]]
 
-_GOSSIP: Final = frozenset({book.FrameIn, book.Checked, book.BridgeIn, book.PublishOrder})
-"""What only the market hears. As long as nothing else follows from it, no other part has anything new to say."""
+_GOSSIP: Final = frozenset({book.Tick, book.FrameIn, book.Checked, book.BridgeIn, book.Publish})
+"""What only the market hears. When none of its answers is for another part, no part has anything new to say."""
 
 
 class Brain:
@@ -92,6 +92,8 @@ class Brain:
         self.standing = Standing()
         self._todo: deque[Any] = deque()
         self._basis: tuple[Any, ...] = ()
+        self._others_due: Instant | None = None
+        self._others_asked = False
         self._now = Instant(0)
         self._routes: dict[type, Callable[[Any, Instant], list[Any]]] = {
             **self._from_outside(),
@@ -114,8 +116,19 @@ class Brain:
     # --- the driver's doors -------------------------------------------------------------------------------------------
     def handle(self, event: Any, now: Instant) -> tuple[Any, ...]:
         """Take one event; returns the effects for the driver."""
-        self._todo.append(event)
-        return self._until_quiet(now, gossip=True)
+        if type(event) is node.Tick:
+            due = self._due_beside_gossip()
+            if due is None or due > now:
+                event = book.Tick()  # the others would have nothing to say
+        self._now = now
+        if type(event) in _GOSSIP:
+            effects = self.market.handle(event, now)
+            if self._routes.keys().isdisjoint(map(type, effects)):
+                return effects
+            self._todo.extend(effects)
+        else:
+            self._todo.append(event)
+        return self._until_quiet(now)
 
     def resume(self, now: Instant) -> tuple[Any, ...]:
         """After a restart: everything that our state still owes to anybody."""
@@ -132,12 +145,21 @@ class Brain:
 
     def next_deadline(self) -> Instant | None:
         """When ``Tick`` is due."""
-        parts = (self.market, self.desk, self.purse, self.buying, self.selling, self.mandates)
-        return min((one for one in (part.next_deadline() for part in parts) if one is not None), default=None)
+        gossip, others = self.market.next_deadline(), self._due_beside_gossip()
+        return others if gossip is None else gossip if others is None else min(gossip, others)
+
+    def _due_beside_gossip(self) -> Instant | None:
+        """When the parts beside the market have something to do; asked again only when one of them has had a word."""
+        if not self._others_asked:
+            parts = (self.desk, self.purse, self.buying, self.selling, self.mandates)
+            moments = (*(part.next_deadline() for part in parts), self.standing.next_change(self._now))
+            self._others_due = min((one for one in moments if one is not None), default=None)
+            self._others_asked = True
+        return self._others_due
 
     # --- routing ------------------------------------------------------------------------------------------------------
-    def _until_quiet(self, now: Instant, *, gossip: bool = False) -> tuple[Any, ...]:
-        """Everything that follows from what is to be done. With ``gossip`` that may be the market's alone."""
+    def _until_quiet(self, now: Instant) -> tuple[Any, ...]:
+        """Everything that follows from what is to be done."""
         self._now = now
         out: list[Any] = []
         rounds = 0
@@ -154,10 +176,8 @@ class Brain:
                     if type(item) is node.Reply:
                         self.mandates.ended(item.request)
                 else:
-                    gossip = gossip and type(item) in _GOSSIP
                     self._todo.extend(route(item, now))
-            if gossip:
-                return tuple(out)
+            self._others_asked = False
             self._todo.extend(self._new_wants(now))
         out.extend(self.purse.fundings(now, talking=self.desk.proposing))
         for ledger in (self.buying.ledger, self.selling.ledger):
@@ -235,6 +255,7 @@ class Brain:
             channel.TipSeen: lambda event, now: [*self.justice.tip_seen(event), *self.purse.tip_seen(event, now)],
             book.NeighbourUp: self._neighbour_up,
             book.NeighbourDown: self._neighbour_down,
+            book.Tick: self._to_market,
             book.FrameIn: self._to_market,
             book.Checked: self._to_market,
             book.BridgeIn: self._to_market,

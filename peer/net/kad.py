@@ -24,7 +24,7 @@ from wire.limits import LOOKUP_TIMEOUT_S, PROVIDE_INTERVAL_S, PROVIDER_KEYS_MAX,
 from wire.ports import PeerUnreachable
 
 _MULTIHASH_BLAKE3: Final = b"\x1e\x20"
-_REFRESH_SMALL_S: Final = 5.0
+_REFRESH_SMALL_S: Final = 10.0
 _REFRESH_S: Final = 120.0
 _SMALL_TABLE: Final = 8
 _SETTLE_S: Final = 0.1

@@ -96,11 +96,11 @@ class Driver:
         for event in first:
             await self._release(self._brain.handle(event, self.now()))
         await self._release(self._brain.resume(self.now()))
-        while True:
-            await self._turn(await self._wait())
-
-    async def _wait(self) -> list[Any]:
         deadline = self._brain.next_deadline()
+        while True:
+            deadline = await self._turn(await self._wait(deadline))
+
+    async def _wait(self, deadline: Instant | None) -> list[Any]:
         wait_s = (deadline - self.now()) / SECOND if deadline is not None else float("inf")
         with trio.move_on_after(max(0.0, wait_s)):
             events = [await self._receive.receive()]
@@ -112,21 +112,25 @@ class Driver:
             return events
         return [Tick()]
 
-    async def _turn(self, events: list[Any]) -> None:
+    async def _turn(self, events: list[Any]) -> Instant | None:
+        """Handle events; returns when the next is due at the latest."""
         effects: list[Any] = []
         awaited: list[_Awaited] = []
+        now = self.now()  # all of them had come by then
         for event in events:
             if isinstance(event, _Awaited):
                 awaited.append(event)
                 event = event.event  # noqa: PLW2901 - what is inside
-            effects.extend(self._brain.handle(event, self.now()))
-            self.handled += 1
+            effects.extend(self._brain.handle(event, now))
+        self.handled += len(events)
         deadline = self._brain.next_deadline()
         if deadline is not None and deadline <= self.now():
             effects.extend(self._brain.handle(Tick(), self.now()))
+            deadline = self._brain.next_deadline()
         await self._release(tuple(effects))
         for one in awaited:
             one.done.set()
+        return deadline
 
     async def _release(self, effects: tuple[Any, ...]) -> None:
         rows, others = saves_first(effects)

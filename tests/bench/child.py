@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 import trio
 
+_LEAST_S: Final = 0.004  # orders that become due so soon after each other are published together
 Publish = Callable[[list[bytes]], Awaitable[None]]
 
 
@@ -36,7 +37,7 @@ async def open_loop(mine: list[bytes], go: float, rate: float, publish: Publish)
         if due > done:
             await publish(mine[done:due])
             done = due
-        await trio.sleep(max(0.001, go + done / rate - time.monotonic()))
+        await trio.sleep(max(_LEAST_S, go + done / rate - time.monotonic()))
 
 
 async def measured(asked: dict[str, Any], mine: list[bytes], publish: Publish, came: dict[bytes, float]) -> None:

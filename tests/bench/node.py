@@ -14,7 +14,7 @@ import trio
 from orderbook.core.auction import load_arrays
 from orderbook.core.book import Book
 from orderbook.core.craft import Craft
-from orderbook.core.events import Admitted, Check, PublishOrder, SendFrame
+from orderbook.core.events import Admitted, Check, Publish, SendFrame
 from orderbook.core.market import Market
 from orderbook.core.messages import Heard
 from orderbook.shell.relay import RelayService
@@ -88,7 +88,9 @@ class BenchNode:
 
     async def publish(self, mine: list[bytes]) -> None:
         for raw in mine:
-            await self.driver.tell(PublishOrder(message=raw))
+            order = Publish(message=raw)
+            if not self.driver.tell_nowait(order):
+                await self.driver.tell(order)
 
     async def meet(self, addresses: list[str], neighbours: int) -> None:
         """Dial some, and wait until everybody expected is a neighbour."""

@@ -36,11 +36,11 @@ def now() -> Instant:
 
 
 def sealed_orders(count: int, book: bytes = BOOK) -> list[bytes]:
-    """Orders of many owners, four each, that can be admitted for the next ten minutes."""
+    """Orders of many owners, four each, every other a buyer, that can be admitted for the next ten minutes."""
     epoch = NETWORK.clock.epoch(now()) + 1
     orders: list[bytes] = []
     while len(orders) < count:
-        owner = key(len(orders))
+        owner, side = key(len(orders)), Side.BUY if len(orders) % (2 * PER_OWNER) else Side.SELL
         orders += (
             seal_order(
                 owner,
@@ -48,7 +48,7 @@ def sealed_orders(count: int, book: bytes = BOOK) -> list[bytes]:
                 Order(
                     network=NETWORK.name,
                     book=book,
-                    side=Side.BUY if slot % 2 else Side.SELL,
+                    side=side,
                     price_msat=0,
                     quantity=1,
                     first_epoch=epoch,

@@ -12,7 +12,7 @@ import msgpack
 
 from orderbook.core.agreement import LETTERS, Accept, Confirm, Decline, Propose
 from orderbook.core.evidence import proof_of
-from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Hello, Pull, Pulled, Roots
+from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Hello, Names, Pull, Pulled, Roots
 from orderbook.core.messages import (
     CLOSE,
     GOSSIP,
@@ -277,6 +277,8 @@ def _frames(good: list[dict[str, Any]]) -> list[dict[str, Any]]:
         Batch(messages=raws, moment_us=moment, ages_ms=(0, 65_534, 65_535, 7)),
         Batch(messages=raws[:1], moment_us=moment),
         Batch(messages=()),
+        Names(batch=Batch(messages=raws[:1], moment_us=moment, ages_ms=(3,)), has=names[1:3], wants=names[3:]),
+        Names(batch=Batch(messages=()), has=(), wants=names),
         Ask(book=BOOK, session=1, message=bytes.fromhex("6100000200")),
         Answer(book=BOOK, session=(1 << 32) - 1, message=b"\x61"),
         Pull(book=BOOK, session=1, ids=names),

@@ -547,7 +547,7 @@ def test_slack_is_told_of_what_was_pushed_and_of_what_is_of_this_epoch() -> None
     assert arrivals.drain(at()) == []
     for asked, first in ((False, EPOCH - 1), (True, EPOCH - 1), (True, EPOCH), (True, EPOCH + 1)):
         message = read(REGTEST, raw_order(1, first_epoch=first, last_epoch=EPOCH + 2))
-        arrivals.note(Pending(heard=message, source=PEER, asked=asked, born=at(ms=5), left=0))
+        arrivals.note(Pending(heard=message, source=PEER, asked=asked, born=at(ms=5), left=None))
     (told,) = arrivals.drain(at())
     assert told.slack_us == tuple(CLOCK.freeze(epoch) - at() for epoch in (EPOCH - 1, EPOCH, EPOCH + 1))
     assert told.ages_us == (0, 0, 0, 0)  # a birth to come is a clock that is ahead

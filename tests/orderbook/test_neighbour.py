@@ -5,7 +5,7 @@ import pytest
 from orderbook.core.events import Follow, MarketEffect, NeighbourDown, Publish, SendFrame, Tick, Unfollow
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Hello, Pull, Pulled, Roots
 from orderbook.core.messages import read
-from orderbook.core.neighbour import Neighbour, Packed, batches
+from orderbook.core.neighbour import Neighbour, Packed, batches, parcel
 from orderbook.core.pusher import Pusher
 from tests.bench.idle import idle
 from tests.orderbook.test_book import heard
@@ -69,17 +69,17 @@ def test_a_pull_costs_less_than_a_message() -> None:
 def test_only_what_he_has_not_shown_goes_to_him_and_once() -> None:
     neighbour = Neighbour(PEER, at())
     assert neighbour.flush_at() is None
-    assert neighbour.put(b"a", b"xx")
-    assert neighbour.put(b"b", b"yy")
+    assert neighbour.put(b"a", parcel(b"xx", whole=True))
+    assert neighbour.put(b"b", parcel(b"yy", whole=True))
+    assert neighbour.put(b"b", parcel(b"zz", whole=True))  # it waits already
     neighbour.shows(b"a")
     neighbour.shows(b"c")
-    assert neighbour.put(b"c", b"zz")
+    assert [neighbour.knows(one) for one in (b"a", b"b", b"c")] == [True, False, True]
     assert neighbour.flush_at() == 0
     (frame,) = neighbour.flush(at())
     assert FRAMES.unpack(frame).messages == (b"yy",)
-    assert neighbour.put(b"b", b"yy")
     assert neighbour.flush(at()) == ()
-    assert neighbour.put(b"d", b"ww")
+    assert neighbour.put(b"d", parcel(b"ww", whole=True))
     assert neighbour.flush_at() == at() + 10_000
     assert neighbour.flush(Instant(at() + 9_999)) == ()
     assert len(neighbour.flush(Instant(at() + 10_000))) == 1
@@ -88,25 +88,25 @@ def test_only_what_he_has_not_shown_goes_to_him_and_once() -> None:
 def test_a_full_batch_does_not_wait() -> None:
     for count, size in ((BATCH_MAX_ORDERS, 1), (65, 994)):
         neighbour = Neighbour(PEER, at())
-        neighbour.put(b"first", b"x")
+        neighbour.put(b"first", parcel(b"x", whole=True))
         neighbour.flush(at())
         for number in range(count - 1):
-            neighbour.put(number.to_bytes(4, "big"), bytes(size))
+            neighbour.put(number.to_bytes(4, "big"), parcel(bytes(size), whole=True))
             assert neighbour.flush_at() == at() + 10_000
-        neighbour.put(b"last", bytes(size))
+        neighbour.put(b"last", parcel(bytes(size), whole=True))
         assert neighbour.flush_at() == 0
 
 
 def test_what_leaves_the_box_leaves_its_bytes() -> None:
     neighbour = Neighbour(PEER, at())
-    neighbour.put(b"first", b"x")
+    neighbour.put(b"first", parcel(b"x", whole=True))
     neighbour.flush(at())
     for number in range(64):
-        neighbour.put(number.to_bytes(4, "big"), bytes(994))
+        neighbour.put(number.to_bytes(4, "big"), parcel(bytes(994), whole=True))
     neighbour.shows((3).to_bytes(4, "big"))
-    neighbour.put(b"more", bytes(994))
+    neighbour.put(b"more", parcel(bytes(994), whole=True))
     assert neighbour.flush_at() == at() + 10_000
-    neighbour.put(b"last", bytes(994))
+    neighbour.put(b"last", parcel(bytes(994), whole=True))
     assert neighbour.flush_at() == 0
 
 
@@ -280,12 +280,15 @@ def test_a_charge_comes_after_the_filling() -> None:
     assert slow.spend(1, Instant(1_000_000))
 
 
-def test_what_was_put_once_is_not_put_again() -> None:
+def test_what_he_asks_for_goes_whole_whether_he_has_shown_it_or_it_waits() -> None:
     neighbour = Neighbour(PEER, at())
-    neighbour.put(b"a", b"xx")
-    neighbour.flush(at())
-    neighbour.put(b"a", b"xx")
-    assert neighbour.flush_at() is None
+    neighbour.shows(b"a")
+    neighbour.put(b"b", parcel(b"x" * 100))
+    assert neighbour.give(b"a", b"y" * 10)
+    assert neighbour.give(b"b", b"x" * 100)
+    assert neighbour._box_bytes == 16 + 106
+    (frame,) = neighbour.flush(at())
+    assert FRAMES.unpack(frame) == Batch(messages=(b"y" * 10, b"x" * 100), moment_us=at(), ages_ms=(65_535, 65_535))
 
 
 def test_a_flushed_box_is_empty_to_the_byte() -> None:
@@ -294,7 +297,7 @@ def test_a_flushed_box_is_empty_to_the_byte() -> None:
         neighbour.flush(Instant(at() + 100_000 * number))
         assert neighbour._box_bytes == 0
         for _ in range(2):
-            neighbour.put(bytes([number]), b"x" * 30)
+            neighbour.put(bytes([number]), parcel(b"x" * 30, whole=True))
             assert neighbour._box_bytes == 36
 
 
@@ -361,7 +364,7 @@ def test_a_pusher_waits_for_the_first_batch_that_leaves() -> None:
     assert told(pusher.flush(at())) == {PEER, OTHER, THIRD}
     assert pusher.next_due is None
     for ms, peer in ((12, OTHER), (11, THIRD)):
-        neighbours[peer].put(bytes([ms]) * 32, b"x")
+        neighbours[peer].put(bytes([ms]) * 32, parcel(b"x", whole=True))
         neighbours[peer].flush(at(ms=ms))
     pusher.push(heard(2), at())
     assert pusher.next_due == at(ms=10)  # the first of all; the windows of the others began later
@@ -390,7 +393,7 @@ def test_the_same_messages_at_the_same_moment_are_packed_once() -> None:
     for names in ((b"a", b"b"), (b"a", b"b"), (b"b",)):
         neighbour = Neighbour(PEER, at())
         for name in names:
-            neighbour.put(name, name * 9, at())
+            neighbour.put(name, parcel(name * 9, at(), whole=True))
         frames.append(neighbour.flush(at(), packed))
     assert frames[1] is frames[0]
     assert [FRAMES.unpack(frame).messages for (frame,) in frames] == [(b"a" * 9, b"b" * 9)] * 2 + [(b"b" * 9,)]

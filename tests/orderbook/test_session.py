@@ -9,7 +9,7 @@ from orderbook.core.events import Compare, Follow, NeighbourDown, Publish, Tick,
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, Hello, Pull, Pulled
 from orderbook.core.messages import read
 from orderbook.core.negentropy import Initiator, Vector
-from orderbook.core.neighbour import Neighbour, batches
+from orderbook.core.neighbour import Neighbour, batches, parcel
 from orderbook.core.session import Session, Stage
 from tests.orderbook.test_book import heard
 from tests.orderbook.test_invariants_reconcile import ask_of, listing
@@ -265,19 +265,21 @@ def test_a_set_that_was_asked_for_grows_with_the_book() -> None:
 
 
 def test_what_is_seen_again_is_remembered_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orderbook.core.neighbour.RELAY_KNOWN_IDS", 3)
+    monkeypatch.setattr("orderbook.core.neighbour._SHOWN_HALF", 2)
     neighbour = Neighbour(PEER, at())
-    for known in (b"a", b"b", b"c", b"a"):
-        neighbour.shows(known)
-    assert len(neighbour._known) == 3
+    for one in (b"a", b"b", b"a", b"c"):
+        neighbour.shows(one)
+    assert [neighbour.knows(one) for one in (b"a", b"b", b"c")] == [True, False, True]
     neighbour.shows(b"d")
-    assert list(neighbour._known) == [b"c", b"a", b"d"]
+    assert [neighbour.knows(one) for one in (b"a", b"c", b"d")] == [True, True, True]
+    neighbour.shows(b"e")
+    assert [neighbour.knows(one) for one in (b"a", b"c", b"d", b"e")] == [False, False, True, True]
 
 
 def test_what_he_shows_leaves_the_box_to_the_byte() -> None:
     neighbour = Neighbour(PEER, at())
-    neighbour.put(b"a", b"x" * 30)
-    neighbour.put(b"b", b"x" * 10)
+    neighbour.put(b"a", parcel(b"x" * 30, whole=True))
+    neighbour.put(b"b", parcel(b"x" * 10, whole=True))
     neighbour.shows(b"a")
     assert neighbour._box_bytes == 16
     neighbour.shows(b"b")
