@@ -462,7 +462,7 @@ class Market:
             self._out.append(Blame(peer=peer_id_of(heard.body.signer), code="equivocation", sentence=sentence, penalty=100))
         if pulled and heard.key_epoch < self._clock.epoch(now):
             return
-        self._out += self._pusher.push(heard, born, own=own)
+        self._pusher.push(heard, born, own=own)
         if self.bridge.is_open:
             self.bridge.offer(heard)
 
@@ -495,5 +495,6 @@ class Market:
         if self._checks:
             self._out.append(Check(items=tuple(self._checks)))
             self._checks = []
+        self._out += self._pusher.spread()
         if self._pusher.waits(now):
             self._out += self._pusher.flush(now)

@@ -48,11 +48,8 @@ class NameDesk:
 
     def heard(self, neighbour: Neighbour, frame: Names, now: Instant) -> list[MarketEffect]:
         """He names what he has, and what he would like to have."""
-        fresh: list[bytes] = []
-        for name in frame.has:
-            neighbour.shows(name)
-            if name not in self._known and name not in self._asked:
-                fresh.append(name)
+        neighbour.shows_all(frame.has)
+        fresh = [name for name in dict.fromkeys(frame.has) if name not in self._known and name not in self._asked]
         room = max(0, NAMED_WANTED_MAX - len(self._asked))
         self._ask(neighbour, fresh[:room], 0, now)
         effects: list[MarketEffect] = [Count(code="names-full", amount=len(fresh) - room)] if len(fresh) > room else []

@@ -38,6 +38,7 @@ _SAMPLES: Final = 8
 _SAMPLES_TO_ACCUSE: Final = 3
 _FRAMING_BYTES: Final = 6  # of a message and of its age
 _NAME_BYTES: Final = 34
+_tuple: Final = tuple.__new__  # as in ``messages``
 _SHOWN_HALF: Final = RELAY_KNOWN_IDS // 2  # of what is remembered; when the younger half is full, the older is forgotten
 
 
@@ -60,8 +61,11 @@ class Parcel(NamedTuple):
 
 def parcel(raw: bytes, born: Instant | None = None, *, whole: bool = False) -> Parcel:
     """One for all neighbours. Where many wait, what need not go ``whole`` is only named."""
-    return Parcel(raw, born, whole, len(raw) + _FRAMING_BYTES if whole else _NAME_BYTES)
+    return _tuple(Parcel, (raw, born, whole, len(raw) + _FRAMING_BYTES if whole else _NAME_BYTES))
 
+
+Fresh = tuple[bytes, bytes, Parcel]
+"""A message that nobody has been told of yet: its id and its book."""
 
 Packed = dict[tuple[bytes, ...], tuple[bytes, ...]]
 """Frames by the ids of the messages in them."""
@@ -169,6 +173,14 @@ class Neighbour:
             self._box_bytes -= self._box.pop(message_id).size
             self.full = self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
 
+    def shows_all(self, message_ids: tuple[bytes, ...]) -> None:
+        """He has these."""
+        for one in self._box.keys() & message_ids:
+            self.shows(one)
+        self.shown.update(message_ids)
+        if len(self.shown) >= _SHOWN_HALF:
+            self.shown, self.shown_before = set(), self.shown
+
     def knows(self, message_id: bytes) -> bool:
         """Whether he has shown this message."""
         return message_id in self.shown or message_id in self.shown_before
@@ -176,16 +188,26 @@ class Neighbour:
     def put(self, message_id: bytes, item: Parcel) -> bool:
         """Queue a message that he has not shown. False when his box is full."""
         box = self._box
-        if message_id in box:
-            return True
-        waits = len(box)
-        if waits >= RELAY_OUTBOX_MESSAGES:
-            return False
-        box[message_id] = item
-        self._box_bytes += item.size
-        if self._box_bytes >= BATCH_MAX_BYTES or waits + 1 >= BATCH_MAX_ORDERS:
-            self.full = True
+        if message_id not in box:
+            if len(box) >= RELAY_OUTBOX_MESSAGES:
+                return False
+            box[message_id] = item
+            self._box_bytes += item.size
+            self.full = self._box_bytes >= BATCH_MAX_BYTES or len(box) >= BATCH_MAX_ORDERS
         return True
+
+    def queue(self, fresh: Iterable[Fresh]) -> int:
+        """Queue what he follows and has not shown. Returns how many found his box full."""
+        books, shown, before, box, overrun = self.books, self.shown, self.shown_before, self._box, 0
+        for name, book, item in fresh:
+            if book in books and name not in shown and name not in before and name not in box:
+                if len(box) >= RELAY_OUTBOX_MESSAGES:
+                    overrun += 1
+                else:
+                    box[name] = item
+                    self._box_bytes += item.size
+        self.full = self._box_bytes >= BATCH_MAX_BYTES or len(box) >= BATCH_MAX_ORDERS
+        return overrun
 
     def give(self, message_id: bytes, raw: bytes) -> bool:
         """Queue a message that he has asked for. False when his box is full."""

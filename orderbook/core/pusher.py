@@ -9,7 +9,7 @@ from typing import Final
 from orderbook.core.events import MarketEffect, SendFrame, Shares
 from orderbook.core.frames import FRAMES, Hello
 from orderbook.core.messages import Heard
-from orderbook.core.neighbour import Neighbour, Packed, parcel
+from orderbook.core.neighbour import Fresh, Neighbour, Packed, parcel
 from wire.effects import Count
 from wire.keys import PeerId
 from wire.limits import BATCH_WINDOW_MAX_MS
@@ -23,6 +23,7 @@ class Pusher:
 
     def __init__(self, neighbours: Mapping[PeerId, Neighbour], known: Container[bytes] = ()) -> None:
         self._neighbours, self._known = neighbours, known
+        self._fresh: list[Fresh] = []
         self._waiting: set[PeerId] = set()
         self._at = Instant(0)
 
@@ -31,20 +32,22 @@ class Pusher:
         """When the next batch leaves."""
         return self._at if self._waiting else None
 
-    def push(self, heard: Heard, born: Instant | None, *, own: bool = False) -> list[MarketEffect]:
-        """Queue a message that appeared at ``born``, if known, for everybody who follows its book and has not shown it. Nobody
-        can have our ``own`` from others, so they are not named but sent.
+    def push(self, heard: Heard, born: Instant | None, *, own: bool = False) -> None:
+        """Tell of a message that appeared at ``born``, if known. Nobody can have our ``own`` from others, so they are not named
+        but sent.
         """
-        effects: list[MarketEffect] = []
-        name, book, item = heard.id, heard.book, None
-        for peer, neighbour in self._neighbours.items():
-            if book in neighbour.books and name not in neighbour.shown and name not in neighbour.shown_before:
-                item = item or parcel(heard.raw, born, whole=own)
-                if not neighbour.put(name, item):
-                    effects.append(Count(code="outbox-full"))
-                if peer not in self._waiting or neighbour.full:
-                    self.stir(neighbour)
-        return effects
+        self._fresh.append((heard.id, heard.book, parcel(heard.raw, born, whole=own)))
+
+    def spread(self) -> list[MarketEffect]:
+        """Queue what has been pushed for everybody who follows its book and has not shown it."""
+        if not self._fresh:
+            return []
+        fresh, self._fresh = self._fresh, []
+        overrun = 0
+        for neighbour in self._neighbours.values():
+            overrun += neighbour.queue(fresh)
+            self.stir(neighbour)
+        return [Count(code="outbox-full", amount=overrun)] if overrun else []
 
     def stir(self, neighbour: Neighbour) -> None:
         """Something may wait for him now, or leave sooner than it was to."""

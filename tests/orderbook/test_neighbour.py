@@ -12,6 +12,7 @@ from tests.orderbook.test_book import heard
 from tests.orderbook.test_market import OTHER, PEER, Alone, codes, raw_order, sent
 from tests.orderbook.world import BOOK, EPOCH, at, key
 from wire.bucket import Bucket
+from wire.effects import Count
 from wire.keys import PeerId
 from wire.limits import BATCH_MAX_BYTES, BATCH_MAX_ORDERS, BOOKS_MAX, FRAME_MAX_BYTES, RELAY_TOKENS_MAX, RELAY_TOKENS_PER_S
 from wire.moments import Instant
@@ -359,7 +360,8 @@ def test_a_pusher_waits_for_the_first_batch_that_leaves() -> None:
     assert pusher.next_due is None
     assert not pusher.waits(at())
     assert pusher.flush(at()) == []
-    assert pusher.push(heard(1), at()) == []
+    pusher.push(heard(1), at())
+    assert pusher.spread() == []
     assert pusher.next_due == 0  # nothing has left yet, so this leaves at once
     assert told(pusher.flush(at())) == {PEER, OTHER, THIRD}
     assert pusher.next_due is None
@@ -367,6 +369,7 @@ def test_a_pusher_waits_for_the_first_batch_that_leaves() -> None:
         neighbours[peer].put(bytes([ms]) * 32, parcel(b"x", whole=True))
         neighbours[peer].flush(at(ms=ms))
     pusher.push(heard(2), at())
+    pusher.spread()
     assert pusher.next_due == at(ms=10)  # the first of all; the windows of the others began later
     assert not pusher.waits(Instant(at(ms=10) - 1))
     assert pusher.flush(Instant(at(ms=10) - 1)) == []
@@ -380,11 +383,23 @@ def test_a_pusher_tells_nobody_what_he_knows() -> None:
     pusher, neighbours = following(PEER, OTHER)
     neighbours[PEER].shows(heard(1).id)
     pusher.push(heard(1), at())
+    assert pusher.spread() == []
     assert told(pusher.flush(at())) == {OTHER}
     neighbours[OTHER].books = frozenset()
     neighbours[PEER].shows(heard(2).id)
-    assert pusher.push(heard(2), at()) == []
+    pusher.push(heard(2), at())
+    assert pusher.spread() == []
     assert pusher.next_due is None
+
+
+def test_what_finds_a_full_box_is_counted_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.neighbour.RELAY_OUTBOX_MESSAGES", 1)
+    pusher, neighbours = following(PEER, OTHER)
+    neighbours[PEER].shows(heard(2).id)
+    for number in (1, 2, 3, 1):
+        pusher.push(heard(number), at())
+    assert pusher.spread() == [Count(code="outbox-full", amount=3)]  # 3 for one, 2 and 3 for the other
+    assert pusher.spread() == []
 
 
 def test_the_same_messages_at_the_same_moment_are_packed_once() -> None:
