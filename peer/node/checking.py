@@ -46,6 +46,6 @@ def verified(items: tuple[CheckItem, ...] | list[CheckItem]) -> Checked:
     """Which signatures are good, and which are not."""
     good: list[bytes] = []
     bad: list[bytes] = []
-    for item in items:
-        (good if verify(item.public, item.digest, item.signature) else bad).append(item.id)
+    for name, public, digest, signature in items:
+        (good if verify(public, digest, signature) else bad).append(name)
     return Checked(good=tuple(good), bad=tuple(bad))
