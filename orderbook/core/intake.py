@@ -135,7 +135,8 @@ class Intake:
             raise
 
     def drop(self, raw: bytes) -> None:
-        """These bytes are in no book any more."""
+        """These bytes are in no book any more; a message of the same id with another signature may be."""
         name = self._seen.pop(raw, None)
-        if name is not None:
+        book = self._books.get(self.named.get(name, b"")) if name is not None else None
+        if name is not None and (book is None or name not in book):
             self.named.pop(name, None)

@@ -89,14 +89,11 @@ class Neighbour:
         self.told: dict[bytes, bytes] = {}
         self.mute = False
         self._blamed_at: Instant | None = None
-        self.shown: set[bytes] = set()
-        self.shown_before: set[bytes] = set()
-        """What he has shown, the younger half and the older."""
+        self._shown: set[bytes] = set()
+        self._shown_before: set[bytes] = set()
         self._box: dict[bytes, Parcel] = {}
         self._asks: list[bytes] = []
         self._box_bytes = 0
-        self.full = False
-        """Whether so much waits for him that a batch leaves before its window ends."""
         self._window_ms = BATCH_WINDOW_MIN_MS
         self._last_batch: Instant | None = None
         self._tokens = Bucket(RELAY_TOKENS_PER_S, RELAY_TOKENS_MAX, now)
@@ -166,39 +163,39 @@ class Neighbour:
 
     def shows(self, message_id: bytes) -> None:
         """He has this message: it need not be sent to him, now or later."""
-        self.shown.add(message_id)
-        if len(self.shown) >= _SHOWN_HALF:
-            self.shown, self.shown_before = set(), self.shown
-        if message_id in self._box:
-            self._box_bytes -= self._box.pop(message_id).size
-            self.full = self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
+        self._shown.add(message_id)
+        self._unbox(message_id)
+        if len(self._shown) >= _SHOWN_HALF:
+            self._shown, self._shown_before = set(), self._shown
 
     def shows_all(self, message_ids: tuple[bytes, ...]) -> None:
-        """He has these."""
+        """He has all of these."""
+        self._shown.update(message_ids)
         for one in self._box.keys() & message_ids:
-            self.shows(one)
-        self.shown.update(message_ids)
-        if len(self.shown) >= _SHOWN_HALF:
-            self.shown, self.shown_before = set(), self.shown
+            self._unbox(one)
+        if len(self._shown) >= _SHOWN_HALF:
+            self._shown, self._shown_before = set(), self._shown
 
     def knows(self, message_id: bytes) -> bool:
         """Whether he has shown this message."""
-        return message_id in self.shown or message_id in self.shown_before
+        return message_id in self._shown or message_id in self._shown_before
+
+    def _unbox(self, message_id: bytes) -> None:
+        if message_id in self._box:
+            self._box_bytes -= self._box.pop(message_id).size
 
     def put(self, message_id: bytes, item: Parcel) -> bool:
         """Queue a message that he has not shown. False when his box is full."""
-        box = self._box
-        if message_id not in box:
-            if len(box) >= RELAY_OUTBOX_MESSAGES:
+        if message_id not in self._box:
+            if len(self._box) >= RELAY_OUTBOX_MESSAGES:
                 return False
-            box[message_id] = item
+            self._box[message_id] = item
             self._box_bytes += item.size
-            self.full = self._box_bytes >= BATCH_MAX_BYTES or len(box) >= BATCH_MAX_ORDERS
         return True
 
     def queue(self, fresh: Iterable[Fresh]) -> int:
         """Queue what he follows and has not shown. Returns how many found his box full."""
-        books, shown, before, box, overrun = self.books, self.shown, self.shown_before, self._box, 0
+        books, shown, before, box, overrun = self.books, self._shown, self._shown_before, self._box, 0
         for name, book, item in fresh:
             if book in books and name not in shown and name not in before and name not in box:
                 if len(box) >= RELAY_OUTBOX_MESSAGES:
@@ -206,13 +203,11 @@ class Neighbour:
                 else:
                     box[name] = item
                     self._box_bytes += item.size
-        self.full = self._box_bytes >= BATCH_MAX_BYTES or len(box) >= BATCH_MAX_ORDERS
         return overrun
 
     def give(self, message_id: bytes, raw: bytes) -> bool:
         """Queue a message that he has asked for. False when his box is full."""
-        waiting = self._box.pop(message_id, None)
-        self._box_bytes -= waiting.size if waiting is not None else 0
+        self._unbox(message_id)
         return self.put(message_id, parcel(raw, whole=True))
 
     def ask(self, message_ids: Iterable[bytes]) -> None:
@@ -226,7 +221,8 @@ class Neighbour:
         """
         if not self._box and not self._asks:
             return None
-        if self._last_batch is None or self.full:
+        full = self._box_bytes >= BATCH_MAX_BYTES or len(self._box) >= BATCH_MAX_ORDERS
+        if full or self._last_batch is None:
             return Instant(0)
         return after(self._last_batch, self._window_ms * MILLISECOND)
 
@@ -239,7 +235,7 @@ class Neighbour:
             return ()
         self._last_batch = now
         box, asks = self._box, [name for name in self._asks if name not in known]
-        self._box, self._box_bytes, self._asks, self.full = {}, 0, [], False
+        self._box, self._box_bytes, self._asks = {}, 0, []
         self._window_ms = min(max(BATCH_WINDOW_MIN_MS, _WINDOW_PER_MESSAGE_MS * len(box)), BATCH_WINDOW_MAX_MS)
         told = [name for name, one in box.items() if not one.whole] if len(box) >= NAMES_FROM else []
         if told or asks:

@@ -466,7 +466,7 @@ def test_a_neighbour_is_bounded() -> None:
     for number in range(RELAY_KNOWN_IDS + 10):
         neighbour.shows(number.to_bytes(33, "big"))
     assert not neighbour.knows((0).to_bytes(33, "big"))  # forgotten, so it may go again
-    assert len(neighbour.shown) + len(neighbour.shown_before) <= RELAY_KNOWN_IDS
+    assert len(neighbour._shown) + len(neighbour._shown_before) <= RELAY_KNOWN_IDS
 
 
 def test_batches_are_cut_by_bytes_and_by_number() -> None:

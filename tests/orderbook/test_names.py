@@ -287,13 +287,16 @@ def test_what_has_left_the_book_is_known_no_more() -> None:
     assert alone.market._intake.named == {}
 
 
-def test_a_false_twin_takes_no_name_away(alone: Alone) -> None:
+@pytest.mark.parametrize("first", ["false", "true"])
+def test_a_false_twin_takes_no_name_away(alone: Alone, first: str) -> None:
     true = raw_order(1)
     sealed = GOSSIP.unpack(true)
     false = GOSSIP.pack(SealedOrder(body=sealed.body, signature=bytes(64)))
     assert id_of(REGTEST.name, "order", sealed.body) == name_of(true) == name_of(false)
     forged, honest = alone.hear(Batch(messages=(false,)), OTHER), alone.hear(Batch(messages=(true,)))
     bad = tuple(item.id for one in forged if isinstance(one, Check) for item in one.items)
+    if first == "true":
+        alone.verify(honest)
     alone.do(Checked(good=(), bad=bad))
     alone.verify(honest)
     assert alone.market._intake.named == {name_of(true): BOOK}
