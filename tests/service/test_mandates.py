@@ -7,7 +7,18 @@ import pytest
 from orderbook.core.events import Want
 from orderbook.core.messages import Side
 from peer.core.brain import TABLES, Brain
-from peer.core.events import Abandoned, BuyAsked, MandateGranted, MandateRevoked, Notice, PayWanted, Reply, SellAsked, Tick
+from peer.core.events import (
+    Abandoned,
+    BuyAsked,
+    MandateGranted,
+    MandateRevoked,
+    Notice,
+    PayWanted,
+    Reply,
+    SellAsked,
+    Tick,
+    Watched,
+)
 from peer.core.mandates import MANDATE_TABLE, Mandate, Mandates
 from wire.effects import Save
 from wire.keys import SecretKey
@@ -338,7 +349,7 @@ def test_the_desk_never_stands_for_more_than_is_left(monkeypatch: pytest.MonkeyP
     book = brain.shop.book(ARTICLE, False)
     assert brain.desk.wanted(book, Side.SELL, 900) == 2
     brain.mandates.sold(ARTICLE, 900, 1, START)
-    brain.handle(Tick(), Instant(START + 1))
+    brain.handle(Watched(article=ARTICLE), Instant(START + 1))
     assert brain.desk.wanted(book, Side.SELL, 900) == 1
 
 
