@@ -577,7 +577,8 @@ def test_a_refusing_view_proposes_nothing_and_says_why() -> None:
     assert not table.said(effects)
     table = Table(SELL)
     fill = table.fill()
-    table.do(table.view(fill, refusal="not-ready"))
+    effects = table.do(table.view(fill, refusal="not-ready"))
+    assert [one.code for one in effects if isinstance(one, Missed)] == ["not-ready"]
     assert [one.code for one in table.said(table.hear(Propose(match=table.match(fill))))] == ["not-ready"]
 
 
