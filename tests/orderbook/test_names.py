@@ -212,11 +212,26 @@ def test_nobody_is_blamed_who_has_gone_and_another_is_asked(alone: Alone) -> Non
 
 def test_so_many_questions_are_open_at_once(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orderbook.core.names.NAMED_WANTED_MAX", 3)
-    effects = alone.hear(Names(batch=EMPTY, has=tuple(map(named, range(2))), wants=()))
+    effects = alone.hear(Names(batch=EMPTY, has=(named(0),), wants=()))
+    effects += alone.hear(Names(batch=EMPTY, has=(named(1),), wants=()), THIRD)
+    assert "names-full" not in codes(effects)
     effects += alone.hear(Names(batch=EMPTY, has=tuple(map(named, range(1, 6))), wants=()), OTHER)
     assert [(one.code, one.amount) for one in effects if getattr(one, "code", "") == "names-full"] == [("names-full", 3)]
     assert sum(len(wants) for _, wants in asked(effects)) == 3
     assert codes(alone.hear(Names(batch=EMPTY, has=(named(9),), wants=()), THIRD)) == ["names-full"]
+
+
+def test_as_many_as_there_is_room_for_are_no_reason_to_complain(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orderbook.core.names.NAMED_WANTED_MAX", 3)
+    assert codes(alone.hear(Names(batch=EMPTY, has=tuple(map(named, range(3))), wants=()))) == []
+
+
+def test_others_are_asked_for_what_they_have_shown_and_nothing_else(alone: Alone) -> None:
+    alone.hear(Names(batch=EMPTY, has=tuple(map(named, range(3))), wants=()))
+    alone.hear(Names(batch=EMPTY, has=(named(1),), wants=()), OTHER)
+    alone.hear(Names(batch=EMPTY, has=(named(2),), wants=()), THIRD)
+    effects = later(alone, NAMED_PATIENCE_MS)
+    assert asked(effects) == sorted([(OTHER, (named(1),)), (THIRD, (named(2),))])
 
 
 # --- who asks us ----------------------------------------------------------------------------------------
