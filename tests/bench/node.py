@@ -36,7 +36,7 @@ class WatchedBook(Book):
     """A book that notes when a message is admitted, by a clock that all processes of a machine share."""
 
     def admit(self, heard: Heard, now: Instant, *, asked: bool) -> bytes | None:
-        gone = super().admit(heard, now, asked=asked)
+        gone = Book.admit(self, heard, now, asked=asked)
         CAME[heard.raw] = time.monotonic()
         return gone
 
