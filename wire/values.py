@@ -5,9 +5,12 @@ else is as with ``dataclass(frozen=True, slots=True, kw_only=True)``.
 """
 
 import dataclasses
-from typing import Any, TypeVar, cast, dataclass_transform
+from typing import Any, Final, TypeVar, cast, dataclass_transform
 
 T = TypeVar("T")
+
+as_tuple: Final = tuple.__new__
+"""``as_tuple(Kind, (first, second))`` is what ``Kind(first, second)`` is for a ``NamedTuple``, in half the time."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -27,12 +27,12 @@ from wire.errors import Ignore
 from wire.limits import BOOK_MESSAGES_MAX, ORDER_RETAIN_EPOCHS, OWNER_CLOSES_MAX, OWNER_ORDERS_MAX, OWNER_PROOFS_MAX
 from wire.moments import Instant
 from wire.network import EpochClock
+from wire.values import as_tuple
 
 __all__ = ["Book", "Kept"]  # who keeps books keeps these
 
 _AHEAD_EPOCHS: Final = 2
 _IDLE_EPOCHS: Final = 2
-_tuple: Final = tuple.__new__  # as in ``messages``
 _LANE_MOST: Final = {CLOSES: OWNER_CLOSES_MAX, PROOFS: OWNER_PROOFS_MAX}
 
 
@@ -137,9 +137,9 @@ class Book:
         """What is remembered of a message. The same for every node that could know it from the same epoch on."""
         body, entry = heard.body, None
         if isinstance(body, Order):
-            entry = _tuple(Entry, (heard.id, body.owner, body.side, body.price_msat, body.quantity, body.avoid))
+            entry = as_tuple(Entry, (heard.id, body.owner, body.side, body.price_msat, body.quantity, body.avoid))
         key_epoch = heard.key_epoch
-        return _tuple(Kept, (heard, known_epoch, max(key_epoch, known_epoch), entry, (key_epoch, heard.id)))
+        return as_tuple(Kept, (heard, known_epoch, max(key_epoch, known_epoch), entry, (key_epoch, heard.id)))
 
     # --- out ------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,7 @@ from wire.keys import PeerId
 from wire.limits import MARKET_MESSAGES_MAX, RELAY_CHECKS_MAX
 from wire.moments import Instant
 from wire.network import Network
-
-_tuple: Final = tuple.__new__  # as in ``messages``
+from wire.values import as_tuple
 
 NO_ROOM: Final = frozenset({"book-full", "market-full", "checks-full"})
 """Refusals that say something about us, not about the message."""
@@ -85,7 +84,7 @@ class Intake:
             raise Ignore("checks-full", f"{RELAY_CHECKS_MAX} messages wait for verification already")
         self.named[heard.id] = heard.book
         left = {one.id for one in heard.checks} if len(heard.checks) > 1 else None
-        pending = _tuple(Pending, (heard, source, asked, born, left))
+        pending = as_tuple(Pending, (heard, source, asked, born, left))
         self._seen[heard.raw] = heard.id
         self._pending += 1
         fresh: list[CheckItem] = []

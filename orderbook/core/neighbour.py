@@ -32,13 +32,13 @@ from wire.limits import (
     RELAY_TOKENS_PER_S,
 )
 from wire.moments import MILLISECOND, Instant, after
+from wire.values import as_tuple
 
 _WINDOW_PER_MESSAGE_MS: Final = 5
 _SAMPLES: Final = 8
 _SAMPLES_TO_ACCUSE: Final = 3
 _FRAMING_BYTES: Final = 6  # of a message and of its age
 _NAME_BYTES: Final = 34
-_tuple: Final = tuple.__new__  # as in ``messages``
 _SHOWN_HALF: Final = RELAY_KNOWN_IDS // 2  # of what is remembered; when the younger half is full, the older is forgotten
 
 
@@ -61,7 +61,7 @@ class Parcel(NamedTuple):
 
 def parcel(raw: bytes, born: Instant | None = None, *, whole: bool = False) -> Parcel:
     """One for all neighbours. Where many wait, what need not go ``whole`` is only named."""
-    return _tuple(Parcel, (raw, born, whole, len(raw) + _FRAMING_BYTES if whole else _NAME_BYTES))
+    return as_tuple(Parcel, (raw, born, whole, len(raw) + _FRAMING_BYTES if whole else _NAME_BYTES))
 
 
 Fresh = tuple[bytes, bytes, Parcel]
