@@ -37,6 +37,7 @@ from wire.limits import (
     KAD_STREAM_TIMEOUT_S,
     KAD_STREAMS_PER_PEER_MAX,
     PEERS_MAX,
+    STREAM_READ_BYTES,
 )
 
 _CLOSE_S: Final = 3.0
@@ -228,10 +229,32 @@ def _use_our_multiplexer(muxers: Any) -> None:
     """Make ``muxer_opt`` count: for yamux the library builds its own class whatever was given."""
 
     async def new_connection(secured: Any, peer: Any) -> Any:
+        packets = secured.conn.read_writer
+        packets.read_write_closer = ReadAhead(packets.read_write_closer)
         protocol, kind = await muxers._selector.select(secured, secured.is_initiator, muxers.negotiate_timeout)
         return muxers._annotate_connection(kind(secured, peer, is_initiator=secured.is_initiator), secured, protocol)
 
     muxers.new_conn = new_connection
+
+
+class ReadAhead:
+    """A connection that is read in large pieces. The library asks the socket for the two bytes of a packet's length, then for
+    the packet; here both, and whatever came with them, come at once.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._ahead = memoryview(b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    async def read(self, n: int | None = None) -> bytes:
+        """At most ``n`` bytes, nothing at the end; waits only when nothing is there."""
+        if not self._ahead:
+            self._ahead = memoryview(await self._raw.read(STREAM_READ_BYTES))
+        found, self._ahead = self._ahead[:n], self._ahead[len(self._ahead) if n is None else n :]
+        return bytes(found)
 
 
 def _announce(listening: Sequence[Any]) -> list[Any]:

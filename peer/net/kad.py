@@ -123,10 +123,16 @@ class Kad:
         return int(self._dht.provider_store.size())
 
     async def run(self) -> None:
-        """Fill the table from connected peers, look around for more, forget old records. Never returns."""
+        """Fill the table from connected peers, look around for more, forget old records. Never returns.
+
+        A small table is looked after more often, and the longer nothing new comes of that, the less often.
+        """
+        rest_s, seen = _REFRESH_SMALL_S, 0
         while True:
-            small = self.table_size() < _SMALL_TABLE
-            with trio.move_on_after(_REFRESH_SMALL_S if small and self.table_size() else _REFRESH_S):
+            size = self.table_size()
+            rest_s = _REFRESH_SMALL_S if size != seen else min(2 * rest_s, _REFRESH_S)
+            seen = size
+            with trio.move_on_after(rest_s if 0 < size < _SMALL_TABLE else _REFRESH_S):
                 await self._news.wait()
                 await trio.sleep(_SETTLE_S)
             self._news = trio.Event()

@@ -17,7 +17,7 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 from peer.net.guards import reset_quietly
 from wire.errors import Misbehaved, require
 from wire.keys import PeerId
-from wire.limits import FRAME_MAX_BYTES, FRAME_TIMEOUT_S, STREAM_BUFFER_MAX_BYTES, STREAM_READ_BYTES, STREAM_WRITE_BYTES
+from wire.limits import FRAME_MAX_BYTES, FRAME_TIMEOUT_S, STREAM_BUFFER_MAX_BYTES, STREAM_READ_BYTES
 from wire.ports import StreamClosed
 
 _LENGTH_BYTES: Final = 4
@@ -29,6 +29,7 @@ class FramedStream:
 
     def __init__(self, raw: Any, remote: PeerId, counters: Counter[str], blame: Callable[[PeerId, Misbehaved], None]) -> None:
         self._raw = raw
+        self._muxed = raw.muxed_stream  # the library's own stream would lock a state that is kept here as well
         self._remote = remote
         self._counters = counters
         self._blame = blame
@@ -56,8 +57,7 @@ class FramedStream:
             whole = False
             try:
                 with trio.fail_after(FRAME_TIMEOUT_S):
-                    for start in range(0, len(data), STREAM_WRITE_BYTES):
-                        await self._raw.write(data[start : start + STREAM_WRITE_BYTES])
+                    await self._muxed.write(data)
                 whole = True
             except Exception:
                 raise self._closed() from None

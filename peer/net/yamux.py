@@ -1,6 +1,6 @@
 """Stream multiplexing that holds its peer to the rules: yamux with every bound enforced.
 
-This is libp2p's ``Yamux`` with its receive loop and its writer replaced, because of six things the original does:
+This is libp2p's ``Yamux`` with its receive loop and its writer replaced, because of seven things the original does:
 
 - it only logs when a peer sends more than the window it was given; here that stream is reset and counted;
 - it accepts any number of inbound streams, and blocks the whole connection while ten of them wait to be accepted;
@@ -10,6 +10,8 @@ This is libp2p's ``Yamux`` with its receive loop and its writer replaced, becaus
 - it writes to the socket from whoever calls, so cancelling that caller in the middle of a frame leaves half of an
   encrypted message on the wire; here one task per connection writes, and callers wait only for a place in its queue;
 - it sends a window update for nearly every small read; here when half of the window is used up;
+- it takes seven locks to send a frame and receive it, each of them a turn of the scheduler; here nothing waits between the look
+  at a stream's state and what follows from it, so there is nothing to lock;
 - it never notices that a peer has gone without a word; here silence for ``SILENCE_MAX_S`` ends the connection.
 
 Wire format: https://github.com/hashicorp/yamux/blob/master/spec.md
@@ -22,7 +24,7 @@ from typing import Any, ClassVar, Final
 
 import trio
 from libp2p.network.connection.exceptions import RawConnError
-from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 from wire.limits import (
@@ -34,6 +36,7 @@ from wire.limits import (
     MUX_QUEUE_FRAMES,
     SILENCE_MAX_S,
     STREAM_WINDOW_MAX_BYTES,
+    STREAM_WRITE_BYTES,
 )
 
 DATA, WINDOW, PING, GO_AWAY = range(4)
@@ -43,6 +46,7 @@ _HEADER: Final = struct.Struct("!BBHII")
 _CLOSE_FLUSH_S: Final = 0.5
 _FAST_ROUND_TRIPS: Final = 4
 _ROUND_TRIP_LEAST_S: Final = 0.001
+_WINDOW_WAIT_S: Final = 5.0
 
 
 def frame(kind: int, flags: int, stream_id: int, length: int, body: bytes = b"") -> bytes:
@@ -60,9 +64,43 @@ class BoundedStream(YamuxStream):  # type: ignore[misc]
     The original sends an update for nearly every small read, and doubles the window each time.
     """
 
+    send_window: int
     recv_window: int
     target_recv_window: int
     epoch_start: float
+
+    async def write(self, data: bytes) -> None:
+        """Send ``data`` as the peer's window allows. Raises ``MuxedStreamError`` when it stays closed for five seconds."""
+        sent = 0
+        while sent < len(data):
+            if self.send_closed or self.closed:
+                raise MuxedStreamError("this half of the stream has ended")
+            if self.send_window > 0:
+                piece = data[sent : sent + min(self.send_window, STREAM_WRITE_BYTES)]
+                self.send_window -= len(piece)
+                sent += len(piece)
+                await self.conn._write_frame(frame(DATA, 0, self.stream_id, len(piece), piece))
+                continue
+            with trio.move_on_after(_WINDOW_WAIT_S) as scope:
+                while self.send_window <= 0 and not (self.send_closed or self.closed):
+                    await self.conn.news_of(self)
+            if scope.cancelled_caught:
+                raise MuxedStreamError(f"the peer granted no window within {_WINDOW_WAIT_S:.0f} seconds")
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Whatever has come, at most ``n`` bytes. Raises ``MuxedStreamEOF`` or ``MuxedStreamReset`` when no more can come."""
+        while not (buffer := self.conn.stream_buffers.get(self.stream_id)):
+            if self.reset_received:
+                raise MuxedStreamReset("the peer reset the stream")
+            if self.recv_closed or buffer is None or self.conn.event_shutting_down.is_set():
+                raise MuxedStreamEOF("the peer has ended its half of the stream, or the connection is gone")
+            await self.conn.news_of(self)
+        data = bytes(buffer) if n is None or n < 0 else bytes(buffer[:n])
+        del buffer[: len(data)]
+        if self.closed and not buffer:
+            self.conn._finalize_stream_locked(self, fully_closed=True)
+        await self._auto_tune_and_send_window_update(bytes_read=len(data))
+        return data
 
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
         open_bytes = self.recv_window + len(self.conn.stream_buffers.get(self.stream_id, b""))
@@ -224,6 +262,21 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
                 stream.closed = True
                 self._finalize_stream_locked(stream, fully_closed=True)
         return stream
+
+    async def news_of(self, stream: BoundedStream) -> None:
+        """Wait until something has come for ``stream`` or happened to it; to be called when nothing is there yet."""
+        event = self.stream_events.get(stream.stream_id)
+        if event is None:
+            raise MuxedStreamEOF("the stream is gone")
+        if event.is_set():
+            event = self.stream_events[stream.stream_id] = trio.Event()
+        await event.wait()
+
+    def _finalize_stream_locked(self, stream: BoundedStream, *, fully_closed: bool) -> None:
+        event = self.stream_events.get(stream.stream_id)
+        super()._finalize_stream_locked(stream, fully_closed=fully_closed)
+        if event is not None:
+            event.set()
 
     def _register(self, stream: BoundedStream) -> None:
         self.streams[stream.stream_id] = stream

@@ -12,6 +12,7 @@ from tests.bench.children import children
 
 EDGES: Final = ((0, 1), (0, 2), (0, 5), (1, 2), (1, 3), (1, 5), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 5))
 NODES: Final = 6
+SETTLE_S: Final = 2.0  # after this, what nodes do when they meet is over
 TAIL_S: Final = 2.0
 SHARE: Final = 0.999
 
@@ -63,7 +64,7 @@ def spread(system: System, rate: float, seconds: float, pool: Path, available: i
             child.hear()
         for number, child in enumerate(family):
             child.ask(do="load", orders=str(pool), first=number * each, count=each)
-        go = time.monotonic() + 0.5
+        go = time.monotonic() + SETTLE_S
         reports = [Path(folder) / str(number) for number in range(NODES)]
         for number, child in enumerate(family):
             end = go + seconds + TAIL_S + 0.3

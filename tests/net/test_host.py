@@ -243,9 +243,9 @@ async def test_a_banned_peer_is_kept_out_until_pardoned() -> None:
         with pytest.raises((PeerUnreachable, StreamClosed)):
             await (await rude.open(hub.me, ECHO)).receive()
         await until(lambda: counter(hub, "peer-banned") >= 1)
+        await until(lambda: hub.statistics().connections == 0)
         assert hub.peers() == ()
         hub.pardon(rude.me)
-        await until(lambda: hub.statistics().connections == 0)
         await hub.connect(rude.addresses()[0])
         assert [view.peer for view in hub.peers()] == [rude.me]
 
