@@ -29,8 +29,8 @@ class Stream(Protocol):
         """The authenticated peer at the other end."""
         ...
 
-    async def send(self, frame: bytes) -> None:
-        """Write one frame. Raises ``StreamClosed``."""
+    async def send(self, *frames: bytes) -> None:
+        """Write frames, one after the other. Raises ``StreamClosed``."""
         ...
 
     async def receive(self) -> bytes:

@@ -102,7 +102,7 @@ class Book:
             raise Ignore("expired", f"this message ended with epoch {last}, now is {epoch}")
         lanes = self._by_key.get(key_epoch)
         names = lanes.get(lane, ()) if lanes is not None else ()
-        if not names or len(names) < _LANE_MOST.get(lane[1], OWNER_ORDERS_MAX):
+        if not names or len(names) < _LANE_MOST.get(lane[-1], OWNER_ORDERS_MAX):
             if len(self._kept) >= self._most:
                 raise Ignore("book-full", f"the book holds its {self._most} messages already")
             return None

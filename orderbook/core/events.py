@@ -10,6 +10,7 @@ from orderbook.core.auction import Entry, Fill
 from orderbook.core.messages import CheckItem, Side, SignedMatch
 from wire.effects import Blame, Count, Save
 from wire.keys import PeerId
+from wire.moments import Instant
 from wire.values import value
 
 
@@ -105,9 +106,12 @@ class SendFrame:
 
 @value
 class Check:
-    """Verify these signatures and answer with ``Checked``."""
+    """Verify these signatures and answer with ``Checked``. ``since`` says of each when its message appeared, as far as anybody
+    knows: what has been under way longest goes first where not all can be verified at once.
+    """
 
     items: tuple[CheckItem, ...]
+    since: tuple[Instant, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ stands its signature check, named by signature and digest together, so that a bo
 not shut out the true one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from orderbook.core.book import Book
@@ -66,10 +66,13 @@ class Intake:
     def own(self, heard: Heard, now: Instant) -> None:
         """Admit a message that we have signed ourselves. Raises ``Ignore``."""
         self._room()
-        self._admit(self._books[heard.book], heard, now, asked=False)
+        self._admit(heard, now, asked=False)
         self._seen[heard.raw] = heard.id
 
-    def _admit(self, book: Book, heard: Heard, now: Instant, *, asked: bool) -> None:
+    def _admit(self, heard: Heard, now: Instant, *, asked: bool) -> None:
+        book = self._books.get(heard.book)
+        if book is None:
+            raise Ignore("unfollowed", "we do not follow this book any more")
         gone = book.admit(heard, now, asked=asked)
         if heard.id not in self.named:  # another body of the same id has been found false meanwhile, or it is our own
             self.named[heard.id] = heard.book
@@ -78,17 +81,18 @@ class Intake:
 
     def submit(self, heard: Heard, source: PeerId, now: Instant, *, asked: bool, born: Instant | None = None) -> list[CheckItem]:
         """Let ``heard`` wait for its signatures; returns those to be verified now. Raises ``Ignore``."""
-        self._books[heard.book].admissible(heard, now, asked=asked)
+        raw, message_id, book, _, _, _, checks = heard
+        self._books[book].admissible(heard, now, asked=asked)
         self._room()
         if self._pending >= RELAY_CHECKS_MAX:
             raise Ignore("checks-full", f"{RELAY_CHECKS_MAX} messages wait for verification already")
-        self.named[heard.id] = heard.book
-        left = {one.id for one in heard.checks} if len(heard.checks) > 1 else None
+        self.named[message_id] = book
+        left = {one.id for one in checks} if len(checks) > 1 else None
         pending = as_tuple(Pending, (heard, source, asked, born, left))
-        self._seen[heard.raw] = heard.id
+        self._seen[raw] = message_id
         self._pending += 1
         fresh: list[CheckItem] = []
-        for one in heard.checks:
+        for one in checks:
             waiting = self._waiting.get(one.id)
             if waiting is None:
                 self._waiting[one.id] = [pending]
@@ -97,15 +101,16 @@ class Intake:
                 waiting.append(pending)
         return fresh
 
-    def good(self, check_id: bytes) -> list[Pending]:
-        """A signature is good: the messages that waited for nothing else."""
-        complete = []
-        for pending in self._waiting.pop(check_id, ()):
-            if pending.left is not None:
-                pending.left.discard(check_id)
-            if not pending.left:
-                self._pending -= 1
-                complete.append(pending)
+    def good(self, check_ids: Iterable[bytes]) -> list[Pending]:
+        """Signatures are good: the messages that waited for nothing else."""
+        complete: list[Pending] = []
+        for check_id in check_ids:
+            for pending in self._waiting.pop(check_id, ()):
+                if pending.left is not None:
+                    pending.left.discard(check_id)
+                if not pending.left:
+                    complete.append(pending)
+        self._pending -= len(complete)
         return complete
 
     def bad(self, check_id: bytes) -> tuple[Pending, ...]:
@@ -124,11 +129,8 @@ class Intake:
 
     def admit(self, pending: Pending, now: Instant) -> None:
         """Put a verified message into its book. Raises ``Ignore``, for its time may have passed or its book been left."""
-        book = self._books.get(pending.heard.book)
         try:
-            if book is None:
-                raise Ignore("unfollowed", "we do not follow this book any more")
-            self._admit(book, pending.heard, now, asked=pending.asked)
+            self._admit(pending.heard, now, asked=pending.asked)
         except Ignore:
             self.drop(pending.heard.raw)
             raise

@@ -12,7 +12,7 @@ neighbours' by more than an eighth of an epoch.
 
 from typing import assert_never
 
-from orderbook.core.arrivals import Arrivals
+from orderbook.core.arrivals import arrivals
 from orderbook.core.auction import auction_seed
 from orderbook.core.book import Book, Kept
 from orderbook.core.bridge import Bridge
@@ -37,7 +37,7 @@ from orderbook.core.events import (
     Unfollow,
 )
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Frame, Hello, Names, Pull, Pulled, Roots
-from orderbook.core.intake import NO_ROOM, Intake
+from orderbook.core.intake import NO_ROOM, Intake, Pending
 from orderbook.core.messages import CheckItem, EquivocationProof, Heard
 from orderbook.core.names import NameDesk
 from orderbook.core.neighbour import Neighbour
@@ -73,7 +73,7 @@ class Market:
         self._advance_at = Instant(0)
         self._out: list[MarketEffect] = []
         self._checks: list[CheckItem] = []
-        self._arrivals = Arrivals(network.clock)
+        self._since: list[Instant] = []
         self._duplicates = 0
         self.bridge = Bridge()
         self.skewed = False
@@ -113,6 +113,8 @@ class Market:
                 self._frame_in(peer, frame, now)
             case Checked(good=good, bad=bad):
                 self._checked(good, bad, now)
+            case Publish(message=message):
+                self._publish(message, now)
             case Tick():
                 pass
             case NeighbourUp(peer=peer):
@@ -123,8 +125,6 @@ class Market:
                 self._follow(book, now)
             case Unfollow(book=book):
                 self._unfollow(book, now)
-            case Publish(message=message):
-                self._publish(message, now)
             case Compare(book=book, epoch=epoch, peer=peer):
                 self._out += self._reconciler.compare(peer, book, epoch, now)
             case BridgeIn():
@@ -418,27 +418,28 @@ class Market:
                 session.whole = False
         else:
             self._checks += checks
+            self._since += [now if born is None else born] * len(checks)
             if session is not None and asked:
                 session.waits_for(heard.id)
 
     def _checked(self, good: tuple[bytes, ...], bad: tuple[bytes, ...], now: Instant) -> None:
         judged: list[Heard] = []
+        admitted: list[Pending] = []
         for check_id in bad:
             for pending in self._intake.bad(check_id):
                 error = Misbehaved("wrong-signature", "a message's signature is not its author's", penalty=50)
                 self._blame(pending.source, error.code, error)
                 judged.append(pending.heard)
-        for check_id in good:
-            for pending in self._intake.good(check_id):
-                try:
-                    self._intake.admit(pending, now)
-                except Ignore as error:
-                    self._out.append(Count(code=error.code))
-                else:
-                    self._admitted(pending.heard, now, pending.born, pulled=pending.asked)
-                    self._arrivals.note(pending)
-                judged.append(pending.heard)
-        self._out += self._arrivals.drain(now)
+        for pending in self._intake.good(good):
+            judged.append(pending.heard)
+            try:
+                self._intake.admit(pending, now)
+            except Ignore as error:
+                self._out.append(Count(code=error.code))
+            else:
+                admitted.append(pending)
+                self._admitted(pending.heard, now, pending.born, pulled=pending.asked)
+        self._out += arrivals(admitted, self._clock, now)
         for book in self._reconciler.comparing():  # what waited for room may be asked for, what waited for these is done
             names = [one.id for one in judged if one.book == book]
             for neighbour, session in self._reconciler.sessions(book) if names else ():
@@ -493,8 +494,7 @@ class Market:
             self._out.append(Count(code="duplicate", amount=self._duplicates))
             self._duplicates = 0
         if self._checks:
-            self._out.append(Check(items=tuple(self._checks)))
-            self._checks = []
+            self._out.append(Check(items=tuple(self._checks), since=tuple(self._since)))
+            self._checks, self._since = [], []
         self._out += self._pusher.spread()
-        if self._pusher.waits(now):
-            self._out += self._pusher.flush(now)
+        self._out += self._pusher.flush(now)

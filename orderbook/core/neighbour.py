@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
 from orderbook.core.frames import FRAMES, Batch, Names
@@ -164,7 +165,8 @@ class Neighbour:
     def shows(self, message_id: bytes) -> None:
         """He has this message: it need not be sent to him, now or later."""
         self._shown.add(message_id)
-        self._unbox(message_id)
+        if message_id in self._box:
+            self._unbox(message_id)
         if len(self._shown) >= _SHOWN_HALF:
             self._shown, self._shown_before = set(), self._shown
 
@@ -195,14 +197,18 @@ class Neighbour:
 
     def queue(self, fresh: Iterable[Fresh]) -> int:
         """Queue what he follows and has not shown. Returns how many found his box full."""
-        books, shown, before, box, overrun = self.books, self._shown, self._shown_before, self._box, 0
-        for name, book, item in fresh:
-            if book in books and name not in shown and name not in before and name not in box:
-                if len(box) >= RELAY_OUTBOX_MESSAGES:
-                    overrun += 1
-                else:
-                    box[name] = item
-                    self._box_bytes += item.size
+        books, shown, before, box = self.books, self._shown, self._shown_before, self._box
+        news = {
+            name: item
+            for name, book, item in fresh
+            if name not in shown and name not in before and book in books and name not in box
+        }
+        room = RELAY_OUTBOX_MESSAGES - len(box)
+        overrun = max(0, len(news) - room)
+        if overrun:
+            news = dict(islice(news.items(), room))
+        box.update(news)
+        self._box_bytes += sum([item.size for item in news.values()])
         return overrun
 
     def give(self, message_id: bytes, raw: bytes) -> bool:

@@ -48,9 +48,8 @@ def mint(network: str, body: bytes, bits: int) -> bytes:
 
 def check_stamp(network: str, base_bits: int, body: bytes, life_epochs: int) -> None:
     """Raise ``BadStamp`` unless enough work stands behind ``body``."""
-    needed = bits_needed(base_bits, len(body), life_epochs)
-    if digest_for(network, "stamp", body) >= _end(needed):
-        found = zero_bits(network, body)
+    if digest_for(network, "stamp", body) >= _end_for(base_bits, len(body), life_epochs):
+        found, needed = zero_bits(network, body), bits_needed(base_bits, len(body), life_epochs)
         raise BadStamp("bad-stamp", f"the stamp is worth {found} bits where {needed} are needed", penalty=20)
 
 
@@ -58,3 +57,8 @@ def check_stamp(network: str, base_bits: int, body: bytes, life_epochs: int) -> 
 def _end(bits: int) -> bytes:
     """The first digest, in order, that does not begin with so many zero bits; a byte longer where all of them do."""
     return (1 << (256 - bits)).to_bytes(32, "big") if bits > 0 else b"\xff" * 33
+
+
+@functools.lru_cache(maxsize=4_096)
+def _end_for(base_bits: int, size_bytes: int, life_epochs: int) -> bytes:
+    return _end(bits_needed(base_bits, size_bytes, life_epochs))

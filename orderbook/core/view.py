@@ -42,7 +42,7 @@ def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: boo
     """The order of one slot that is eligible in ``epoch``, if there is one."""
     newest: Kept | None = None
     for one in orders:
-        counts = one.item[0] <= epoch and (late or one.known_epoch <= epoch)
+        counts = (one.item[0] if late else one.counts_from) <= epoch
         if counts and (newest is None or rank_of(one.heard) > rank_of(newest.heard)):
             newest = one
     if newest is None:
@@ -51,8 +51,8 @@ def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: boo
     if not isinstance(order, Order) or order.last_epoch < epoch:
         return None
     for close in closes[newest.heard.id].values() if newest.heard.id in closes else ():
-        counts = close.item[0] <= epoch and (late or close.known_epoch <= epoch)
-        if counts and close.heard.lane[0] == order.owner:
+        counts = (close.item[0] if late else close.counts_from) <= epoch
+        if counts and close.heard.lane[:-1] == order.owner:
             return None
     return newest
 
@@ -108,11 +108,12 @@ class View:
             self._gone.clear()
             self._root = None
         for due in [one for one in self._coming if one <= epoch]:
-            for kept in self._coming.pop(due):
-                name = kept.heard.id
-                if self._kept.get(name) is kept:
-                    self._names.append(name)
-                    self._touch(kept)
+            come = [one for one in self._coming.pop(due) if self._kept.get(one.heard.id) is one]
+            self._names += [one.heard.id for one in come]
+            self._touched.update([one.heard.lane for one in come if one.entry is not None])
+            for one in come:
+                if one.entry is None:
+                    self._touch(one)
             self._root = None
         for due in [one for one in self._ending if one <= epoch]:
             self._touched |= self._ending.pop(due)
@@ -127,20 +128,20 @@ class View:
     def eligible(self, epoch: int) -> Eligible:
         """The buys and sells of ``epoch``, which is not before ``self.epoch``."""
         self._advance(epoch)
+        slots, standing = self._slots, self._standing
         left, come = set[bytes](), list[Entry]()
         for lane in self._touched:
-            before = self._standing.pop(lane, None)
-            orders = self._slots.get(lane)
+            before, orders = standing.get(lane), slots.get(lane)
             now = standing_of(orders.values(), self._closes, epoch, late=False) if orders is not None else None
-            if now is not None:
-                self._standing[lane] = now
-                if isinstance(now.heard.body, Order):
-                    self._ending[now.heard.body.last_epoch + 1].add(lane)
-            if now is not before:
-                if before is not None:
-                    left.add(before.heard.id)
-                if now is not None and now.entry is not None:
-                    come.append(now.entry)
+            if now is before:
+                continue
+            if before is not None:
+                left.add(before.heard.id)
+                del standing[lane]
+            if now is not None and now.entry is not None and isinstance(now.heard.body, Order):
+                standing[lane] = now
+                self._ending[now.heard.body.last_epoch + 1].add(lane)
+                come.append(now.entry)
         self._touched.clear()
         if left or come:
             buys, sells = self._eligible

@@ -24,6 +24,7 @@ from wire.ports import PeerUnreachable, Stream, Streams
 
 RELAY: Final = "/bitwrk/relay/1"
 _CLOSE_S: Final = 2.0
+_TOGETHER_BYTES: Final = 1 << 18  # of what waits for a neighbour, handed over in one piece
 
 RelayEvent = NeighbourUp | NeighbourDown | FrameIn
 Inbox = Callable[[RelayEvent], Awaitable[None]]
@@ -54,6 +55,15 @@ class _Queue:
         frame = self._frames.popleft()
         self._bytes -= len(frame)
         return frame
+
+    async def take_some(self) -> list[bytes]:
+        """What waits, at most ``_TOGETHER_BYTES`` of it and at least one frame."""
+        frames = [await self.take()]
+        size = len(frames[0])
+        while self._frames and size + len(self._frames[0]) <= _TOGETHER_BYTES:
+            frames.append(await self.take())
+            size += len(frames[-1])
+        return frames
 
 
 @dataclass(slots=True, eq=False)
@@ -226,7 +236,7 @@ class RelayService:
     async def _write(self, line: _Line, scope: trio.CancelScope) -> None:
         try:
             while True:
-                await line.stream.send(await line.outbox.take())
+                await line.stream.send(*await line.outbox.take_some())
         except Ignore:
             self._counters["stream-closed"] += 1
         except Exception:  # as above

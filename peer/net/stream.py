@@ -17,7 +17,7 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 from peer.net.guards import reset_quietly
 from wire.errors import Misbehaved, require
 from wire.keys import PeerId
-from wire.limits import FRAME_MAX_BYTES, FRAME_TIMEOUT_S, STREAM_BUFFER_MAX_BYTES, STREAM_READ_BYTES
+from wire.limits import FRAME_MAX_BYTES, FRAME_TIMEOUT_S, STREAM_BUFFER_MAX_BYTES, STREAM_READ_BYTES, STREAM_WINDOW_BYTES
 from wire.ports import StreamClosed
 
 _LENGTH_BYTES: Final = 4
@@ -47,17 +47,23 @@ class FramedStream:
 
     # --- out -----------------------------------------------------------------------------------------------
 
-    async def send(self, frame: bytes) -> None:
-        """Write one frame. Raises ``StreamClosed``. A send that is cancelled half way takes the stream with it."""
-        require(len(frame) <= FRAME_MAX_BYTES, "frame-oversize", f"a frame of {len(frame)} bytes was to be sent")
-        data = len(frame).to_bytes(_LENGTH_BYTES, "big") + frame
-        async with self._sending:
+    async def send(self, *frames: bytes) -> None:
+        """Write frames. Raises ``StreamClosed``. A send that is cancelled half way takes the stream with it."""
+        parts: list[bytes] = []
+        for frame in frames:
+            require(len(frame) <= FRAME_MAX_BYTES, "frame-oversize", f"a frame of {len(frame)} bytes was to be sent")
+            parts += (len(frame).to_bytes(_LENGTH_BYTES, "big"), frame)
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
             if self._unusable:
                 raise self._closed()
             whole = False
             try:
                 with trio.fail_after(FRAME_TIMEOUT_S):
-                    await self._muxed.write(data)
+                    await self._muxed.write(b"".join(parts))
                 whole = True
             except Exception:
                 raise self._closed() from None
@@ -65,6 +71,8 @@ class FramedStream:
                 if not whole:
                     self._unusable = True
                     await reset_quietly(self._raw)
+        finally:
+            self._sending.release()
 
     async def close(self) -> None:
         """End our half politely; never raises."""
@@ -85,9 +93,14 @@ class FramedStream:
     # --- in ------------------------------------------------------------------------------------------------
 
     async def receive(self) -> bytes:
-        """Read one frame. Raises ``StreamClosed`` at the end and ``Misbehaved`` for what the peer did wrong."""
+        """Read one frame; waits only when there is none. Raises ``StreamClosed`` at the end and ``Misbehaved`` for what the peer
+        did wrong.
+        """
         try:
-            frame = await self._frames_out.receive()
+            try:
+                frame = self._frames_out.receive_nowait()
+            except trio.WouldBlock:
+                frame = await self._frames_out.receive()
         except trio.EndOfChannel:
             raise self._failure or self._closed() from None
         self._buffered_bytes -= len(frame) + _LENGTH_BYTES
@@ -96,6 +109,7 @@ class FramedStream:
     async def pump(self) -> None:
         """Read until the peer ends the stream or breaks a rule. Never raises."""
         try:
+            self._muxed.widen(STREAM_WINDOW_BYTES)
             await self._pump()
         except Misbehaved as error:
             self._failure = error

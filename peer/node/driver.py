@@ -65,8 +65,11 @@ class Driver:
         return self._last
 
     async def tell(self, event: Any) -> None:
-        """Put an event in the inbox; waits while it is full. For whoever can wait."""
-        await self._send.send(event)
+        """Put an event in the inbox; waits while it is full, and only then. For whoever can wait."""
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            await self._send.send(event)
 
     def tell_nowait(self, event: Any) -> bool:
         """Put an event in the inbox, or drop it and say so. For readers, who must never wait."""

@@ -46,7 +46,11 @@ class FakeStream:
     def remote(self) -> PeerId:
         return self._remote
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, *frames: bytes) -> None:
+        for frame in frames:
+            await self._send(frame)
+
+    async def _send(self, frame: bytes) -> None:
         await trio.lowlevel.checkpoint()
         assert len(frame) <= FRAME_MAX_BYTES
         if self.frames_left is not None:

@@ -32,9 +32,10 @@ class Pipe:
     def remote(self) -> PeerId:
         return self._remote
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, *frames: bytes) -> None:
         try:
-            await self.out.send(frame)
+            for frame in frames:
+                await self.out.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise StreamClosed("stream-closed", "gone") from None
 

@@ -26,7 +26,7 @@ class Pipe:
     def remote(self) -> PeerId:
         return self.remote_id
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, *frames: bytes) -> None:
         await trio.lowlevel.checkpoint()
         if self.fails is not None:
             raise self.fails
@@ -34,7 +34,8 @@ class Pipe:
             await trio.sleep_forever()
         assert self.other is not None
         try:
-            self.other.into.send_nowait(frame)
+            for frame in frames:
+                self.other.into.send_nowait(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise StreamClosed("closed", "the stream is gone") from None
 

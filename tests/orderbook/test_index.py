@@ -240,7 +240,7 @@ def test_both_sides_are_told_apart_however_it_is_computed() -> None:
 def test_lanes_are_apart() -> None:
     assert (CLOSES, PROOFS) == (16, 17)
     orders = {lane_of(heard(1, slot=slot, side=side).body) for slot in range(8) for side in (Side.BUY, Side.SELL)}
-    assert {number for _, number in orders} == set(range(16))
+    assert {(lane[:-1], lane[-1]) for lane in orders} == {(heard(1).lane[:-1], number) for number in range(16)}
 
 
 def test_nothing_is_left_of_what_is_forgotten() -> None:

@@ -41,12 +41,12 @@ def test_what_waits_is_counted_until_it_is_judged() -> None:
     first, second = heard(1), heard(2)
     checks = [one for each in (first, second) for one in intake.submit(each, PEER, at(), asked=False)]
     assert len(intake) == 2
-    (pending,) = intake.good(checks[0].id)
+    (pending,) = intake.good([checks[0].id])
     assert len(intake) == 1
     assert (pending.heard, pending.source, pending.asked, pending.born) == (first, PEER, False, None)
     assert intake.bad(checks[1].id)[0].heard is second
     assert len(intake) == 0
-    assert intake.good(checks[0].id) == []
+    assert intake.good([checks[0].id]) == []
     assert intake.bad(checks[1].id) == ()
     assert intake.known(first.raw) == first.id
     assert intake.known(second.raw) is None
@@ -64,12 +64,12 @@ def test_a_message_with_two_signatures_waits_for_both_and_falls_with_either() ->
     assert [each.id in shared for each in fresh] == [False]
     assert len(intake) == 2
     (common,) = shared
-    assert intake.good(common) == []
+    assert intake.good([common]) == []
     assert len(intake) == 2
     (fell,) = intake.bad(fresh[0].id)
     assert (fell.heard, fell.asked) == (other, True)
     left = one if two.id == common else two
-    (whole,) = intake.good(left.id)
+    (whole,) = intake.good([left.id])
     assert whole.heard is proof
     assert len(intake) == 0
     assert intake._waiting == {}
@@ -83,8 +83,8 @@ def test_who_shares_a_signature_with_one_that_fell_is_waited_for_still() -> None
     (common,) = {each.id for each in proof.checks} & {each.id for each in other.checks}
     (false,) = {each.id for each in proof.checks} - {common}
     assert [one.heard for one in intake.bad(false)] == [proof]
-    assert intake.good(own.id) == []
-    assert [one.heard for one in intake.good(common)] == [other]
+    assert intake.good([own.id]) == []
+    assert [one.heard for one in intake.good([common])] == [other]
     assert len(intake) == 0
 
 
@@ -93,8 +93,8 @@ def test_two_that_share_a_signature_are_both_complete_with_it() -> None:
     proof, other = a_proof(), a_proof(b"d" * 32)
     checks = {each.id for one in (proof, other) for each in intake.submit(one, PEER, at(), asked=False)}
     (common,) = {each.id for each in proof.checks} & {each.id for each in other.checks}
-    assert [one for each in sorted(checks - {common}) for one in intake.good(each)] == []
-    assert [one.heard for one in intake.good(common)] == [proof, other]
+    assert [one for each in sorted(checks - {common}) for one in intake.good([each])] == []
+    assert [one.heard for one in intake.good([common])] == [proof, other]
     assert len(intake) == 0
 
 
@@ -104,7 +104,7 @@ def test_a_false_signature_frees_the_others_of_its_message() -> None:
     one, two = intake.submit(proof, PEER, at(), asked=False)
     intake.bad(one.id)
     assert intake._waiting == {}
-    assert intake.good(two.id) == []
+    assert intake.good([two.id]) == []
     assert len(intake) == 0
 
 
@@ -114,7 +114,7 @@ def test_so_many_may_wait_and_not_one_more(monkeypatch: pytest.MonkeyPatch) -> N
     for owner in (1, 2):
         (check,) = intake.submit(heard(owner), PEER, at(), asked=False)
     assert why(intake.submit, heard(3), PEER, at(), asked=False) == "checks-full"
-    intake.good(check.id)
+    intake.good([check.id])
     intake.submit(heard(3), PEER, at(), asked=False)
     assert {"book-full", "market-full", "checks-full"} == NO_ROOM
 
@@ -133,11 +133,11 @@ def test_what_is_not_admitted_after_all_may_come_again() -> None:
     one = heard(last_epoch=EPOCH + 1)
     for asked, now, code in ((False, at(EPOCH + 2), "expired"), (True, at(EPOCH + 62), "expired")):
         (check,) = intake.submit(one, PEER, at(), asked=asked)
-        (pending,) = intake.good(check.id)
+        (pending,) = intake.good([check.id])
         assert why(intake.admit, pending, now) == code
         assert intake.known(one.raw) is None
     intake.submit(one, PEER, at(EPOCH + 2), asked=True)
-    (pending,) = intake.good(one.checks[0].id)
+    (pending,) = intake.good([one.checks[0].id])
     intake.admit(pending, at(EPOCH + 2))
     assert one.id in book
 
@@ -147,7 +147,7 @@ def test_a_book_that_was_left_takes_nothing() -> None:
     books = {BOOK: book}
     intake, one = Intake(REGTEST, books), heard()
     (check,) = intake.submit(one, PEER, at(), asked=False)
-    (pending,) = intake.good(check.id)
+    (pending,) = intake.good([check.id])
     del books[BOOK]
     assert why(intake.admit, pending, at()) == "unfollowed"
     assert intake.known(one.raw) is None
@@ -159,7 +159,7 @@ def test_what_is_pushed_out_of_its_lane_is_known_no_more() -> None:
     flood = [heard(1, sequence=sequence) for sequence in range(9)]
     for one in flood:
         (check,) = intake.submit(one, PEER, at(), asked=False)
-        intake.admit(intake.good(check.id)[0], at())
+        intake.admit(intake.good([check.id])[0], at())
     assert len(book) == 8
     assert intake.known(flood[0].raw) is None
     assert intake.known(flood[1].raw) == flood[1].id

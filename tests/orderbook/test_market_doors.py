@@ -7,7 +7,7 @@ import pytest
 
 from orderbook.core import market as module
 from orderbook.core import neighbour as neighbour_module
-from orderbook.core.arrivals import Arrivals
+from orderbook.core.arrivals import arrivals
 from orderbook.core.events import (
     Checked,
     Cleared,
@@ -543,12 +543,12 @@ def test_what_has_ended_while_it_was_verified_is_counted(alone: Alone) -> None:
 
 
 def test_slack_is_told_of_what_was_pushed_and_of_what_is_of_this_epoch() -> None:
-    arrivals = Arrivals(CLOCK)
-    assert arrivals.drain(at()) == []
-    for asked, first in ((False, EPOCH - 1), (True, EPOCH - 1), (True, EPOCH), (True, EPOCH + 1)):
-        message = read(REGTEST, raw_order(1, first_epoch=first, last_epoch=EPOCH + 2))
-        arrivals.note(Pending(heard=message, source=PEER, asked=asked, born=at(ms=5), left=None))
-    (told,) = arrivals.drain(at())
+    assert arrivals((), CLOCK, at()) == []
+    messages = [
+        (asked, read(REGTEST, raw_order(1, first_epoch=first, last_epoch=EPOCH + 2)))
+        for asked, first in ((False, EPOCH - 1), (True, EPOCH - 1), (True, EPOCH), (True, EPOCH + 1))
+    ]
+    admitted = [Pending(heard=heard, source=PEER, asked=asked, born=at(ms=5), left=None) for asked, heard in messages]
+    (told,) = arrivals(admitted, CLOCK, at())
     assert told.slack_us == tuple(CLOCK.freeze(epoch) - at() for epoch in (EPOCH - 1, EPOCH, EPOCH + 1))
     assert told.ages_us == (0, 0, 0, 0)  # a birth to come is a clock that is ahead
-    assert arrivals.drain(at()) == []
