@@ -51,7 +51,7 @@ class Book:
         self._clock = clock
         self._most = most
         self._kept: dict[bytes, Kept] = {}
-        self._slots: dict[Lane, dict[bytes, Kept]] = {}
+        self._slots: dict[Lane, tuple[Kept, ...]] = {}
         self._closes: dict[bytes, dict[bytes, Kept]] = {}
         self._by_key: dict[int, dict[Lane, tuple[bytes, ...]]] = {}
         self._index: Index | None = None
@@ -123,7 +123,8 @@ class Book:
         lanes = self._by_key.setdefault(key_epoch, {})
         lanes[lane] = (*lanes.get(lane, ()), message_id)
         if isinstance(body, Order):
-            self._slots.setdefault(lane, {})[message_id] = kept
+            others = self._slots.get(lane)
+            self._slots[lane] = (kept,) if others is None else (*others, kept)
         elif isinstance(body, Close):
             self._closes.setdefault(body.order, {})[message_id] = kept
         self.changes += 1
@@ -169,9 +170,10 @@ class Book:
         kept = self._kept.pop(message_id)
         body = kept.heard.body
         if isinstance(body, Order):
-            del self._slots[kept.heard.lane][message_id]
-            if not self._slots[kept.heard.lane]:
-                del self._slots[kept.heard.lane]
+            lane = kept.heard.lane
+            self._slots[lane] = tuple(one for one in self._slots[lane] if one is not kept)
+            if not self._slots[lane]:
+                del self._slots[lane]
         elif isinstance(body, Close):
             del self._closes[body.order][message_id]
             if not self._closes[body.order]:

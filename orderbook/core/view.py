@@ -26,8 +26,8 @@ class Kept(NamedTuple):
     item: Item
 
 
-Slots = Mapping[Lane, Mapping[bytes, Kept]]
-"""The orders of each lane by id."""
+Slots = Mapping[Lane, tuple[Kept, ...]]
+"""The orders of each lane."""
 Closes = Mapping[bytes, Mapping[bytes, Kept]]
 """The closes of each order by id."""
 Eligible = tuple[tuple[Entry, ...], tuple[Entry, ...]]
@@ -59,7 +59,7 @@ def standing_of(orders: Iterable[Kept], closes: Closes, epoch: int, *, late: boo
 
 def eligible_of(slots: Slots, closes: Closes, epoch: int, *, late: bool) -> Eligible:
     """The buys and the sells of ``epoch``, ascending by id."""
-    found = [standing_of(orders.values(), closes, epoch, late=late) for orders in slots.values()]
+    found = [standing_of(orders, closes, epoch, late=late) for orders in slots.values()]
     entries = sorted((one.entry for one in found if one is not None and one.entry is not None), key=_entry_id)
     return tuple(one for one in entries if one.side is Side.BUY), tuple(one for one in entries if one.side is Side.SELL)
 
@@ -132,7 +132,7 @@ class View:
         left, come = set[bytes](), list[Entry]()
         for lane in self._touched:
             before, orders = standing.get(lane), slots.get(lane)
-            now = standing_of(orders.values(), self._closes, epoch, late=False) if orders is not None else None
+            now = standing_of(orders, self._closes, epoch, late=False) if orders is not None else None
             if now is before:
                 continue
             if before is not None:

@@ -1,13 +1,12 @@
-"""Signatures are verified beside the event loop, so that a node answers while it verifies.
+"""Signatures are verified on the event loop, a few at a time, so that a node answers while it verifies.
 
-A handful is verified on the spot, which costs less than handing it over. Otherwise everything that waits goes to a thread in one
-call, and what comes meanwhile waits for the next. When more waits than goes in one call, what has been under way longest goes
-first: it may have waited at other nodes already, and there may be more before it. One thread is enough: libsecp256k1 works
-without the interpreter's lock, so the thread verifies about as fast as the event loop can decode; more threads would only
-contend for that lock.
+A handful is verified at once. Otherwise what waits is verified in slices of a millisecond or two, and between them everything
+else has its turn. When much waits, what has been under way longest goes first: it may have waited at other nodes already, and
+there may be more before it. A thread beside the loop would use another core where one is free, but each of its signatures would
+have to take the interpreter's lock back from the loop, which costs a fifth more and starves it just when most is to be verified.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import trio
 from orderbook.core.events import Check, Checked
 from orderbook.core.messages import CheckItem
 from wire.keys import verify
-from wire.limits import VERIFY_BATCH_MAX, VERIFY_BATCH_MIN
+from wire.limits import VERIFY_BATCH_MAX, VERIFY_SLICE
 from wire.moments import Instant
 
 _since: Final = itemgetter(0)
@@ -34,7 +33,11 @@ class Checking:
 
     def __call__(self, effect: Check) -> None:
         """Verify, and tell ``Checked``; never waits."""
-        if not self._busy and len(effect.items) < VERIFY_BATCH_MIN and self._tell_nowait(verified(effect.items)):
+        if (
+            not self._busy
+            and len(effect.items) <= VERIFY_SLICE
+            and self._tell_nowait(_checked(effect.items, verified(effect.items)))
+        ):
             return
         self._waiting += zip(effect.since, effect.items, strict=True)
         if not self._busy:
@@ -46,14 +49,19 @@ class Checking:
             self._waiting.sort(key=_since)  # stable, so that nothing overtakes what is as old
             items = [one for _, one in self._waiting[:VERIFY_BATCH_MAX]]
             del self._waiting[:VERIFY_BATCH_MAX]
-            await self._tell(await trio.to_thread.run_sync(verified, items))
+            found: list[bool] = []
+            while len(found) < len(items):
+                await trio.lowlevel.checkpoint()
+                found += verified(items[len(found) : len(found) + VERIFY_SLICE])
+            await self._tell(_checked(items, found))
         self._busy = False
 
 
-def verified(items: tuple[CheckItem, ...] | list[CheckItem]) -> Checked:
-    """Which signatures are good, and which are not."""
-    good: list[bytes] = []
-    bad: list[bytes] = []
-    for name, public, digest, signature in items:
-        (good if verify(public, digest, signature) else bad).append(name)
-    return Checked(good=tuple(good), bad=tuple(bad))
+def verified(items: Sequence[CheckItem]) -> list[bool]:
+    """Which signatures are good."""
+    return [verify(public, digest, signature) for _, public, digest, signature in items]
+
+
+def _checked(items: Sequence[CheckItem], found: Sequence[bool]) -> Checked:
+    pairs = list(zip(items, found, strict=True))
+    return Checked(good=tuple([one.id for one, good in pairs if good]), bad=tuple([one.id for one, good in pairs if not good]))

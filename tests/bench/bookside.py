@@ -14,17 +14,16 @@ import trio
 
 from orderbook.core.book import Book
 from orderbook.core.craft import Craft
-from orderbook.core.events import Check, Checked, Follow, Publish, SendFrame, Tick
+from orderbook.core.events import Check, Follow, Publish, SendFrame, Tick
 from orderbook.core.market import Market
 from orderbook.shell.relay import RelayService
 from peer.core.events import Tick as NodeTick
 from peer.net.addresses import split_address
 from peer.net.host import open_host
+from peer.node.checking import Checking
 from peer.node.driver import Driver, wall_clock
 from tests.bench.orders import BOOK, key, orders
 from wire.effects import Count
-from wire.keys import verify
-from wire.limits import VERIFY_BATCH_MIN
 from wire.moments import Instant
 from wire.network import REGTEST
 
@@ -85,14 +84,14 @@ class Side:
             nursery.cancel_scope.cancel()
 
     def _perform(self, nursery: trio.Nursery) -> Any:
+        check = Checking(nursery, self.driver.tell, self.driver.tell_nowait)
+
         def perform(effect: Any) -> None:
             match effect:
                 case SendFrame(peer=peer, frame=frame):
                     self.relay.send(peer, frame)
-                case Check() if len(effect.items) < VERIFY_BATCH_MIN:
-                    self.driver.tell_nowait(verified(effect))
                 case Check():
-                    nursery.start_soon(self._check, effect)
+                    check(effect)
                 case Count(code=code, amount=amount):
                     self.counters[code] += amount
                 case _:
@@ -101,15 +100,6 @@ class Side:
                 self.reached.set()
 
         return perform
-
-    async def _check(self, effect: Check) -> None:
-        await self.driver.tell(await trio.to_thread.run_sync(verified, effect))
-
-
-def verified(effect: Check) -> Checked:
-    """Every signature judged."""
-    good = {item.id: verify(item.public, item.digest, item.signature) for item in effect.items}
-    return Checked(good=tuple(one for one, is_good in good.items() if is_good), bad=())
 
 
 def main(arguments: list[str]) -> None:

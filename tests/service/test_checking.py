@@ -1,18 +1,17 @@
-"""Signatures beside the event loop: a few at once on the spot, many in one call of a thread, none lost when the inbox is full."""
+"""Signatures on the event loop: a few at once, many in slices with turns for others between them, the oldest first, none lost."""
 
-import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from orderbook.core.events import Check, Checked
 from orderbook.core.messages import CheckItem
 from peer.node import checking
 from peer.node.checking import Checking
 from wire.keys import SecretKey
-from wire.limits import VERIFY_BATCH_MAX, VERIFY_BATCH_MIN
+from wire.limits import VERIFY_BATCH_MAX, VERIFY_SLICE
 from wire.moments import Instant
 
 KEY = SecretKey(b"\x07" * 32)
@@ -83,38 +82,47 @@ async def test_with_a_full_inbox_nothing_is_lost(nursery: trio.Nursery) -> None:
     assert inbox.told == [Checked(good=(item(1).id,))]
 
 
-async def test_many_go_to_one_thread_and_the_loop_goes_on(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, int]] = []
-    may_go_on, plain = threading.Event(), checking.verified
+async def test_many_are_verified_in_slices_and_the_loop_goes_on(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    between: list[int] = []
+    plain = checking.verified
 
-    def slow(some: Any) -> Checked:
-        calls.append((threading.get_ident(), len(some)))
-        may_go_on.wait()
+    def counted(some: Sequence[CheckItem]) -> list[bool]:
+        sizes.append(len(some))
         return plain(some)
 
-    monkeypatch.setattr(checking, "verified", slow)
+    async def another() -> None:
+        while True:
+            between.append(len(sizes))
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(checking, "verified", counted)
     inbox = Inbox()
     check = Checking(nursery, inbox.tell, inbox.tell_nowait)
-    check(Check(items=items(VERIFY_BATCH_MIN), since=since(VERIFY_BATCH_MIN)))
-    while not calls:
-        await trio.testing.wait_all_tasks_blocked()
-    check(Check(items=items(1, first=1_000), since=since(1)))  # while the thread works even a few wait, or they would overtake
-    check(Check(items=items(VERIFY_BATCH_MAX, first=2_000), since=since(VERIFY_BATCH_MAX)))
-    await trio.testing.wait_all_tasks_blocked()  # the thread still works, and here we are
-    assert inbox.told == []
-    may_go_on.set()
-    await inbox.until(VERIFY_BATCH_MIN + 1 + VERIFY_BATCH_MAX)
-    assert [count for _, count in calls] == [VERIFY_BATCH_MIN, VERIFY_BATCH_MAX, 1]
-    assert threading.get_ident() not in {thread for thread, _ in calls}
-    names = [name for one in inbox.told for name in one.good]
-    assert names == [one.id for one in (*items(VERIFY_BATCH_MIN), *items(1, first=1_000), *items(VERIFY_BATCH_MAX, first=2_000))]
+    nursery.start_soon(another)
+    check(Check(items=items(3 * VERIFY_SLICE - 1), since=since(3 * VERIFY_SLICE - 1)))
+    check(Check(items=items(1, first=1_000), since=since(1)))  # while it works even a few wait, or they would overtake
+    assert (inbox.told, sizes) == ([], [])
+    await inbox.until(3 * VERIFY_SLICE)
+    assert sizes == [VERIFY_SLICE] * 3
+    assert {0, 1, 2} <= set(between)
+    (told,) = inbox.told
+    assert told.good == tuple(one.id for one in (*items(3 * VERIFY_SLICE - 1), *items(1, first=1_000)))
+
+
+async def test_what_was_told_is_in_the_book_before_more_is_verified(nursery: trio.Nursery) -> None:
+    inbox = Inbox()
+    check = Checking(nursery, inbox.tell, inbox.tell_nowait)
+    check(Check(items=(*items(VERIFY_BATCH_MAX), item(1, good=False)), since=since(VERIFY_BATCH_MAX + 1)))
+    await inbox.until(VERIFY_BATCH_MAX + 1)
+    assert [(len(one.good), len(one.bad)) for one in inbox.told] == [(VERIFY_BATCH_MAX, 0), (0, 1)]
 
 
 async def test_what_has_been_under_way_longest_goes_first(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "VERIFY_BATCH_MAX", 2)
     inbox = Inbox()
     check = Checking(nursery, inbox.tell, inbox.tell_nowait)
-    young, old = items(VERIFY_BATCH_MIN - 2), items(4, first=1_000)
+    young, old = items(VERIFY_SLICE), items(4, first=1_000)
     check(Check(items=(*young, *old), since=(*since(len(young), 9), *since(2, 8), *since(2, 7))))
-    await inbox.until(VERIFY_BATCH_MIN + 2)
+    await inbox.until(VERIFY_SLICE + 4)
     assert [name for one in inbox.told for name in one.good] == [one.id for one in (*old[2:], *old[:2], *young)]
