@@ -12,13 +12,22 @@ from orderbook.core.book import Book
 from orderbook.core.messages import CheckItem, Heard, read
 from wire.errors import Ignore
 from wire.keys import PeerId
-from wire.limits import MARKET_MESSAGES_MAX, RELAY_CHECKS_MAX
-from wire.moments import Instant
+from wire.limits import MARKET_MESSAGES_MAX, NAMED_PATIENCE_MS, RELAY_CHECKS_MAX
+from wire.moments import MILLISECOND, Instant
 from wire.network import Network
 from wire.values import as_tuple
 
 NO_ROOM: Final = frozenset({"book-full", "market-full", "checks-full"})
 """Refusals that say something about us, not about the message."""
+_ASKED_US: Final = NAMED_PATIENCE_MS * MILLISECOND
+_AHEAD_US: Final = 2 * _ASKED_US
+
+
+def since(born: Instant | None, now: Instant) -> Instant:
+    """From when a message that was pushed counts as under way, where the oldest is verified first. No age is told of what was
+    asked for by name, which took about as long as is waited for it; and nobody gets far ahead by saying that his is old.
+    """
+    return Instant(max(now - _AHEAD_US, now - _ASKED_US if born is None else born))
 
 
 class Pending(NamedTuple):

@@ -37,7 +37,7 @@ from orderbook.core.events import (
     Unfollow,
 )
 from orderbook.core.frames import FRAMES, Answer, Ask, Batch, BookRoot, Frame, Hello, Names, Pull, Pulled, Roots
-from orderbook.core.intake import NO_ROOM, Intake, Pending
+from orderbook.core.intake import NO_ROOM, Intake, Pending, since
 from orderbook.core.messages import CheckItem, EquivocationProof, Heard
 from orderbook.core.names import NameDesk
 from orderbook.core.neighbour import Neighbour
@@ -418,7 +418,7 @@ class Market:
                 session.whole = False
         else:
             self._checks += checks
-            self._since += [now if born is None else born] * len(checks)
+            self._since += [now if session is not None else since(born, now)] * len(checks)
             if session is not None and asked:
                 session.waits_for(heard.id)
 

@@ -6,7 +6,7 @@ import pytest
 
 from orderbook.core.book import Book
 from orderbook.core.evidence import proof_of
-from orderbook.core.intake import NO_ROOM, Intake
+from orderbook.core.intake import NO_ROOM, Intake, since
 from orderbook.core.messages import Heard, Side, read, seal_order, seal_proof, sign_match
 from tests.orderbook.test_messages import match, order
 from tests.orderbook.world import BOOK, EPOCH, at, key
@@ -163,3 +163,11 @@ def test_what_is_pushed_out_of_its_lane_is_known_no_more() -> None:
     assert len(book) == 8
     assert intake.known(flood[0].raw) is None
     assert intake.known(flood[1].raw) == flood[1].id
+
+
+def test_what_was_asked_for_counts_as_long_under_way_and_no_claim_counts_for_more_than_two_seconds() -> None:
+    now = at(ms=5_000)
+    assert since(at(ms=4_990), now) == at(ms=4_990)
+    assert since(None, now) == at(ms=4_000)
+    assert since(at(ms=10), now) == at(ms=3_000)
+    assert since(at(ms=5_010), now) == at(ms=5_010)  # a clock that is ahead gains nothing

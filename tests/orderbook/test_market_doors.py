@@ -9,6 +9,7 @@ from orderbook.core import market as module
 from orderbook.core import neighbour as neighbour_module
 from orderbook.core.arrivals import arrivals
 from orderbook.core.events import (
+    Check,
     Checked,
     Cleared,
     Compare,
@@ -552,3 +553,12 @@ def test_slack_is_told_of_what_was_pushed_and_of_what_is_of_this_epoch() -> None
     (told,) = arrivals(admitted, CLOCK, at())
     assert told.slack_us == tuple(CLOCK.freeze(epoch) - at() for epoch in (EPOCH - 1, EPOCH, EPOCH + 1))
     assert told.ages_us == (0, 0, 0, 0)  # a birth to come is a clock that is ahead
+
+
+def test_every_check_says_since_when_its_message_is_under_way(alone: Alone) -> None:
+    alone.now = at(ms=5_000)
+    alone.market.handle(Tick(), alone.now)
+    batch = Batch(messages=(raw_order(1), raw_order(2), raw_order(3)), moment_us=alone.now, ages_ms=(0, 40, 65_535))
+    (check,) = [one for one in alone.hear(batch) if isinstance(one, Check)]
+    assert check.since == (at(ms=5_000), at(ms=4_960), at(ms=4_000))
+    assert [one.digest for one in check.items] == [read(REGTEST, raw_order(number)).id for number in (1, 2, 3)]
