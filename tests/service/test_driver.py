@@ -121,4 +121,8 @@ async def test_the_first_events_come_before_the_earlier_life_is_resumed() -> Non
         nursery.start_soon(pump.driver.run, [offer])
         await pump.driver.ask(GRANT)
         nursery.cancel_scope.cancel()
-    assert order[:3] == ["SellAsked", "resume", "MandateGranted"]
+    assert [one for one in order if one != "Tick"][:3] == [
+        "SellAsked",
+        "resume",
+        "MandateGranted",
+    ]  # time may pass before it is told

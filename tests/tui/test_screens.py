@@ -161,9 +161,10 @@ def test_what_each_screen_shows(size: tuple[int, int]) -> None:
     async def test(node: FakeNode, pilot: Pilot[None]) -> None:
         del node
         shown: dict[str, str] = {}
-        for key, name in zip("12345", ("market", "activity", "work", "money", "peers"), strict=True):
+        screens = (("1", "market", RAYS), ("2", "activity", "rays/1"), ("3", "work", "blender-1"), ("4", "money", "open"))
+        for key, name, row in (*screens, ("5", "peers", "outbound")):
             await pilot.press(key, "down")
-            await pilot.pause()
+            await until(pilot, lambda: row in seen(pilot))  # noqa: B023 - awaited here
             shown[name] = seen(pilot)
             assert "BitWrk" in shown[name]
             assert "play money regtest" in shown[name]
