@@ -10,7 +10,7 @@ This is libp2p's ``Yamux`` with its receive loop and its writer replaced, becaus
 - it writes to the socket from whoever calls, so cancelling that caller in the middle of a frame leaves half of an
   encrypted message on the wire; here one task per connection writes, and callers wait only for a place in its queue;
 - it sends a window update for nearly every small read; here when half of the window is used up;
-- it takes seven locks to send a frame and receive it, each of them a turn of the scheduler; here nothing waits between the look
+- it takes five locks to send a frame and receive it, each of them a turn of the scheduler; here nothing waits between the look
   at a stream's state and what follows from it, so there is nothing to lock;
 - it never notices that a peer has gone without a word; here silence for ``SILENCE_MAX_S`` ends the connection.
 

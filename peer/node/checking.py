@@ -2,8 +2,8 @@
 
 A handful is verified at once. Otherwise what waits is verified in slices of a millisecond or two, and between them everything
 else has its turn. When much waits, what has been under way longest goes first: it may have waited at other nodes already, and
-there may be more before it. A thread beside the loop would use another core where one is free, but each of its signatures would
-have to take the interpreter's lock back from the loop, which costs a fifth more and starves it just when most is to be verified.
+there may be more before it. A thread beside the loop would use another core where one is free, but it has to take the
+interpreter's lock back from the loop for every signature, and starves just when most is to be verified.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
