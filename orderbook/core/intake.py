@@ -24,8 +24,8 @@ _AHEAD_US: Final = 2 * _ASKED_US
 
 
 def since(born: Instant | None, now: Instant) -> Instant:
-    """From when a message that was pushed counts as under way, where the oldest is verified first. No age is told of what was
-    asked for by name, which took about as long as is waited for it; and nobody gets far ahead by saying that his is old.
+    """From when a message that was pushed counts as under way, where the oldest is verified first. Where no age is
+    told, it counts as long under way: most of that was asked for. And nobody gets far ahead by saying that his is old.
     """
     return Instant(max(now - _AHEAD_US, now - _ASKED_US if born is None else born))
 

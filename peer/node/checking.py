@@ -1,7 +1,8 @@
 """Signatures are verified on the event loop, a few at a time, so that a node answers while it verifies.
 
-A handful is verified at once. Otherwise what waits is verified in slices of a millisecond or two, and between them everything
-else has its turn. When much waits, what has been under way longest goes first: it may have waited at other nodes already, and
+A handful is verified at once. Otherwise what waits is verified in slices of a few milliseconds, and between them everything else
+that is ready goes first: a frame passes through half a dozen tasks from the socket to the market, and would have to wait for a
+slice before each. When much waits, what has been under way longest goes first: it may have waited at other nodes already, and
 there may be more before it. A thread beside the loop would use another core where one is free, but it has to take the
 interpreter's lock back from the loop for every signature, and starves just when most is to be verified.
 """
@@ -15,7 +16,7 @@ import trio
 from orderbook.core.events import Check, Checked
 from orderbook.core.messages import CheckItem
 from wire.keys import verify
-from wire.limits import VERIFY_BATCH_MAX, VERIFY_SLICE
+from wire.limits import VERIFY_BATCH_MAX, VERIFY_SLICE, VERIFY_YIELDS_MAX
 from wire.moments import Instant
 
 _since: Final = itemgetter(0)
@@ -51,10 +52,20 @@ class Checking:
             del self._waiting[:VERIFY_BATCH_MAX]
             found: list[bool] = []
             while len(found) < len(items):
-                await trio.lowlevel.checkpoint()
+                await others_first()
                 found += verified(items[len(found) : len(found) + VERIFY_SLICE])
             await self._tell(_checked(items, found))
         self._busy = False
+
+
+async def others_first() -> None:
+    """Let all others run until nothing is ready, not even what had just arrived; but not for ever."""
+    quiet = 0
+    for _ in range(VERIFY_YIELDS_MAX):
+        await trio.lowlevel.checkpoint()
+        quiet = 0 if trio.lowlevel.current_statistics().tasks_runnable else quiet + 1
+        if quiet == 2:
+            return
 
 
 def verified(items: Sequence[CheckItem]) -> list[bool]:

@@ -14,11 +14,13 @@ from wire.effects import Blame
 from wire.envelope import id_of
 from wire.keys import PeerId
 from wire.limits import (
+    BATCH_AGE_MAX_MS,
     BATCH_MAX_BYTES,
     BATCH_MAX_NAMES,
     BATCH_WINDOW_MAX_MS,
     NAMED_PATIENCE_MS,
     NAMES_FROM,
+    NAMES_TOLD_MAX,
     RELAY_OUTBOX_MESSAGES,
     RELAY_TOKENS_MAX,
 )
@@ -107,6 +109,29 @@ def test_questions_leave_when_a_batch_would_and_only_what_is_still_unknown() -> 
     (frame,) = neighbour.flush(at(ms=30))
     batch = Batch(messages=(b"few",), moment_us=at(ms=30), ages_ms=(0,))
     assert FRAMES.unpack(frame) == Names(batch=batch, has=(), wants=(named(4),))
+
+
+def test_what_was_named_and_is_asked_for_leaves_with_its_age_while_that_is_remembered() -> None:
+    neighbour = Neighbour(PEER, at())
+
+    def told(first: int, moment: Instant) -> None:
+        for number in range(first, first + NAMES_FROM):
+            neighbour.put(named(number), parcel(b"x", at(ms=number)))
+        (frame,) = neighbour.flush(moment)
+        assert FRAMES.unpack(frame).has == tuple(map(named, range(first, first + NAMES_FROM)))
+
+    told(1, at(ms=1_000))
+    told(101, at(ms=1_100))
+    for number in (7, 102, 99):
+        assert neighbour.give(named(number), bytes([number]))
+    (frame,) = neighbour.flush(at(ms=1_200))
+    assert FRAMES.unpack(frame).ages_ms == (1_200 - 7, 1_200 - 102, BATCH_AGE_MAX_MS)  # the last was never named
+    for turn in range(1, NAMES_TOLD_MAX):
+        told(100 * turn + 101, at(ms=1_200 + 100 * turn))
+    assert neighbour.give(named(102), b"x")
+    assert neighbour.give(named(7), b"x")
+    (frame,) = neighbour.flush(at(ms=9_000))
+    assert FRAMES.unpack(frame).ages_ms == (9_000 - 102, BATCH_AGE_MAX_MS)
 
 
 @pytest.mark.parametrize(("whole", "names", "wants"), [(0, BATCH_MAX_NAMES, 0), (0, BATCH_MAX_NAMES, 1), (130, 1_000, 1_500)])

@@ -96,6 +96,7 @@ async def test_many_are_verified_in_slices_and_the_loop_goes_on(nursery: trio.Nu
             between.append(len(sizes))
             await trio.lowlevel.checkpoint()
 
+    monkeypatch.setattr(checking, "VERIFY_BATCH_MAX", 3 * VERIFY_SLICE)
     monkeypatch.setattr(checking, "verified", counted)
     inbox = Inbox()
     check = Checking(nursery, inbox.tell, inbox.tell_nowait)
@@ -108,6 +109,36 @@ async def test_many_are_verified_in_slices_and_the_loop_goes_on(nursery: trio.Nu
     assert {1, 2} & set(between)  # whichever of the two goes first in a turn
     (told,) = inbox.told
     assert told.good == tuple(one.id for one in (*items(3 * VERIFY_SLICE - 1), *items(1, first=1_000)))
+
+
+async def test_what_passes_from_task_to_task_is_through_before_the_next_slice(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    seen: list[int] = []
+    plain = checking.verified
+    doors = [trio.Event() for _ in range(6)]
+
+    def counted(some: Sequence[CheckItem]) -> list[bool]:
+        sizes.append(len(some))
+        if len(sizes) == 1:
+            doors[0].set()
+        return plain(some)
+
+    async def hand_on(number: int) -> None:
+        await doors[number].wait()
+        seen.append(len(sizes))
+        if number + 1 < len(doors):
+            doors[number + 1].set()
+
+    monkeypatch.setattr(checking, "verified", counted)
+    for number in range(len(doors)):
+        nursery.start_soon(hand_on, number)
+    inbox = Inbox()
+    check = Checking(nursery, inbox.tell, inbox.tell_nowait)
+    check(Check(items=items(2 * VERIFY_SLICE), since=since(2 * VERIFY_SLICE)))
+    await inbox.until(2 * VERIFY_SLICE)
+    assert seen == [1] * len(doors)
 
 
 async def test_what_was_told_is_in_the_book_before_more_is_verified(nursery: trio.Nursery) -> None:
