@@ -12,11 +12,12 @@ from operator import itemgetter
 from typing import Any, Final
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from orderbook.core.events import Check, Checked
 from orderbook.core.messages import CheckItem
 from wire.keys import verify
-from wire.limits import VERIFY_BATCH_MAX, VERIFY_SLICE, VERIFY_YIELDS_MAX
+from wire.limits import VERIFY_BATCH_MAX, VERIFY_PATIENCE_S, VERIFY_SLICE
 from wire.moments import Instant
 
 _since: Final = itemgetter(0)
@@ -59,13 +60,9 @@ class Checking:
 
 
 async def others_first() -> None:
-    """Let all others run until nothing is ready, not even what had just arrived; but not for ever."""
-    quiet = 0
-    for _ in range(VERIFY_YIELDS_MAX):
-        await trio.lowlevel.checkpoint()
-        quiet = 0 if trio.lowlevel.current_statistics().tasks_runnable else quiet + 1
-        if quiet == 2:
-            return
+    """Let all others run until none of them is ready and nothing more has arrived; but not for long."""
+    with trio.move_on_after(VERIFY_PATIENCE_S):
+        await wait_all_tasks_blocked()
 
 
 def verified(items: Sequence[CheckItem]) -> list[bool]:

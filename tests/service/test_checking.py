@@ -131,6 +131,7 @@ async def test_what_passes_from_task_to_task_is_through_before_the_next_slice(
         if number + 1 < len(doors):
             doors[number + 1].set()
 
+    monkeypatch.setattr(checking, "VERIFY_PATIENCE_S", 60.0)
     monkeypatch.setattr(checking, "verified", counted)
     for number in range(len(doors)):
         nursery.start_soon(hand_on, number)
