@@ -65,9 +65,9 @@ class Side:
         async with open_host(key=self.secret, network=REGTEST) as net, trio.open_nursery() as nursery:
             alone: Any = MarketAlone(self.market)
             journal: Any = None  # a market saves nothing
-            driver = Driver(alone, journal, self._perform(nursery), lambda _: None)
+            driver = Driver(alone, journal, self._perform, lambda _: None)
             relay = RelayService(net, driver.tell)
-            self.relay, self.driver = relay, driver
+            self.relay, self.check = relay, Checking(nursery, driver.tell, driver.tell_nowait)
             await nursery.start(relay.run)
             nursery.start_soon(driver.run)
             if address is None:
@@ -83,23 +83,18 @@ class Side:
                 print(json.dumps({**took, "counters": self.counters}), flush=True)
             nursery.cancel_scope.cancel()
 
-    def _perform(self, nursery: trio.Nursery) -> Any:
-        check = Checking(nursery, self.driver.tell, self.driver.tell_nowait)
-
-        def perform(effect: Any) -> None:
-            match effect:
-                case SendFrame(peer=peer, frame=frame):
-                    self.relay.send(peer, frame)
-                case Check():
-                    check(effect)
-                case Count(code=code, amount=amount):
-                    self.counters[code] += amount
-                case _:
-                    pass
-            if self.root is not None and len(self.book) == self.wanted and self.book.root(self.far()) == self.root:
-                self.reached.set()
-
-        return perform
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case SendFrame(peer=peer, frame=frame):
+                self.relay.send(peer, frame)
+            case Check():
+                self.check(effect)
+            case Count(code=code, amount=amount):
+                self.counters[code] += amount
+            case _:
+                pass
+        if self.root is not None and len(self.book) == self.wanted and self.book.root(self.far()) == self.root:
+            self.reached.set()
 
 
 def main(arguments: list[str]) -> None:

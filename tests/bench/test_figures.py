@@ -1,4 +1,4 @@
-"""The runner and the search are tried here without measuring anything; that the measured processes work, `make bench` shows."""
+"""The runner, the search and one pair of processes are tried here; what the figures are, `make bench` shows."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.bench import __main__ as runner
-from tests.bench import signed
+from tests.bench import reconcile, signed
 from tests.bench.mesh import EDGES, NODES, Spread, degree_of
 from tests.bench.relay import Climb
 
@@ -93,3 +93,11 @@ def test_the_bare_loop_does_what_a_node_does_and_notices_what_is_wrong() -> None
         wrong[at] ^= 1
         with pytest.raises(ValueError):
             signed.bare([raw, bytes(wrong)])
+
+
+def test_an_empty_book_is_filled_from_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "ORDERS", 20)
+    monkeypatch.setattr(reconcile, "ROUNDS", 1)
+    figure = reconcile._restart([])
+    assert (figure["name"], figure["unit"]) == ("reconcile.restart_10k_s", "s")
+    assert figure["value"] > 0
