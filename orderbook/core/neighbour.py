@@ -94,7 +94,7 @@ class Neighbour:
         self._shown: set[bytes] = set()
         self._shown_before: set[bytes] = set()
         self._box: dict[bytes, Parcel] = {}
-        self._told: deque[dict[bytes, Parcel]] = deque(maxlen=NAMES_TOLD_MAX)
+        self._named: deque[dict[bytes, Parcel]] = deque(maxlen=NAMES_TOLD_MAX)
         self._asks: list[bytes] = []
         self._box_bytes = 0
         self._window_ms = BATCH_WINDOW_MIN_MS
@@ -215,7 +215,7 @@ class Neighbour:
 
     def give(self, message_id: bytes, raw: bytes) -> bool:
         """Queue a message that he has asked for. False when his box is full."""
-        born = next((box[message_id].born for box in reversed(self._told) if message_id in box), None)
+        born = next((box[message_id].born for box in reversed(self._named) if message_id in box), None)
         self._unbox(message_id)
         return self.put(message_id, parcel(raw, born, whole=True))
 
@@ -248,7 +248,7 @@ class Neighbour:
         self._window_ms = min(max(BATCH_WINDOW_MIN_MS, _WINDOW_PER_MESSAGE_MS * len(box)), BATCH_WINDOW_MAX_MS)
         told = [name for name, one in box.items() if not one.whole] if len(box) >= NAMES_FROM else []
         if told:
-            self._told.append(box)
+            self._named.append(box)
         if told or asks:
             return _named_frames([one for one in box.values() if one.whole or not told], told, asks, now)
         names = tuple(box)

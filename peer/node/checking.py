@@ -53,13 +53,13 @@ class Checking:
             del self._waiting[:VERIFY_BATCH_MAX]
             found: list[bool] = []
             while len(found) < len(items):
-                await others_first()
+                await _others_first()
                 found += verified(items[len(found) : len(found) + VERIFY_SLICE])
             await self._tell(_checked(items, found))
         self._busy = False
 
 
-async def others_first() -> None:
+async def _others_first() -> None:
     """Let all others run until none of them is ready and nothing more has arrived; but not for long."""
     with trio.move_on_after(VERIFY_PATIENCE_S):
         await wait_all_tasks_blocked()
