@@ -11,7 +11,7 @@ from orderbook.core.messages import CheckItem
 from peer.node import checking
 from peer.node.checking import Checking
 from wire.keys import SecretKey
-from wire.limits import VERIFY_BATCH_MAX, VERIFY_SLICE
+from wire.limits import VERIFY_AT_ONCE_MAX, VERIFY_LINGER_S, VERIFY_PATIENCE_S, VERIFY_SLICE
 from wire.moments import Instant
 
 KEY = SecretKey(b"\x07" * 32)
@@ -96,7 +96,6 @@ async def test_many_are_verified_in_slices_and_the_loop_goes_on(nursery: trio.Nu
             between.append(len(sizes))
             await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr(checking, "VERIFY_BATCH_MAX", 3 * VERIFY_SLICE)
     monkeypatch.setattr(checking, "verified", counted)
     inbox = Inbox()
     check = Checking(nursery, inbox.tell, inbox.tell_nowait)
@@ -107,8 +106,35 @@ async def test_many_are_verified_in_slices_and_the_loop_goes_on(nursery: trio.Nu
     await inbox.until(3 * VERIFY_SLICE)
     assert sizes == [VERIFY_SLICE] * 3
     assert {1, 2} & set(between)  # whichever of the two goes first in a turn
+    names = [name for told in inbox.told for name in told.good]
+    assert names == [one.id for one in (*items(3 * VERIFY_SLICE - 1), *items(1, first=1_000))]
+
+
+async def test_a_slice_that_is_not_full_is_waited_for(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "VERIFY_LINGER_S", 60.0)
+    inbox = Inbox()
+    check = Checking(nursery, inbox.tell, inbox.tell_nowait)
+    check(Check(items=items(VERIFY_SLICE - 2), since=since(VERIFY_SLICE - 2)))
+    await trio.testing.wait_all_tasks_blocked()
+    check(Check(items=(item(1, good=False),), since=since(1)))
+    await trio.testing.wait_all_tasks_blocked()
+    assert inbox.told == []
+    check(Check(items=items(1, first=1_000), since=since(1)))
+    await inbox.until(VERIFY_SLICE)
     (told,) = inbox.told
-    assert told.good == tuple(one.id for one in (*items(3 * VERIFY_SLICE - 1), *items(1, first=1_000)))
+    assert (len(told.good), told.bad) == (VERIFY_SLICE - 1, (item(1).id,))
+
+
+async def test_but_not_for_ever(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    inbox = Inbox()
+    check = Checking(nursery, inbox.tell, inbox.tell_nowait)
+    began = trio.current_time()
+    check(Check(items=items(VERIFY_AT_ONCE_MAX + 1), since=since(VERIFY_AT_ONCE_MAX + 1)))
+    assert inbox.told == []
+    await inbox.until(VERIFY_AT_ONCE_MAX + 1)
+    assert 0 < trio.current_time() - began <= VERIFY_LINGER_S + VERIFY_PATIENCE_S
+    check(Check(items=items(VERIFY_AT_ONCE_MAX), since=since(VERIFY_AT_ONCE_MAX)))
+    assert len(inbox.told) == 2, "these need not wait"
 
 
 async def test_what_passes_from_task_to_task_is_through_before_the_next_slice(
@@ -145,16 +171,17 @@ async def test_what_passes_from_task_to_task_is_through_before_the_next_slice(
 async def test_what_was_told_is_in_the_book_before_more_is_verified(nursery: trio.Nursery) -> None:
     inbox = Inbox()
     check = Checking(nursery, inbox.tell, inbox.tell_nowait)
-    check(Check(items=(*items(VERIFY_BATCH_MAX), item(1, good=False)), since=since(VERIFY_BATCH_MAX + 1)))
-    await inbox.until(VERIFY_BATCH_MAX + 1)
-    assert [(len(one.good), len(one.bad)) for one in inbox.told] == [(VERIFY_BATCH_MAX, 0), (0, 1)]
+    check(Check(items=(*items(VERIFY_SLICE), item(1, good=False)), since=since(VERIFY_SLICE + 1)))
+    await inbox.until(VERIFY_SLICE + 1)
+    assert [(len(one.good), len(one.bad)) for one in inbox.told] == [(VERIFY_SLICE, 0), (0, 1)]
 
 
 async def test_what_has_been_under_way_longest_goes_first(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "VERIFY_BATCH_MAX", 2)
+    monkeypatch.setattr(checking, "VERIFY_AT_ONCE_MAX", 0)
+    monkeypatch.setattr(checking, "VERIFY_SLICE", 2)
     inbox = Inbox()
     check = Checking(nursery, inbox.tell, inbox.tell_nowait)
-    young, old = items(VERIFY_SLICE), items(4, first=1_000)
+    young, old = items(64), items(4, first=1_000)
     check(Check(items=(*young, *old), since=(*since(len(young), 9), *since(2, 8), *since(2, 7))))
-    await inbox.until(VERIFY_SLICE + 4)
+    await inbox.until(68)
     assert [name for one in inbox.told for name in one.good] == [one.id for one in (*old[2:], *old[:2], *young)]
