@@ -1,4 +1,5 @@
-"""One secp256k1 key is everything: account, peer id, order signatures, escrow root. The only door to coincurve.
+"""One secp256k1 key is everything: account, peer id, order signatures, escrow root. The door to coincurve; many signatures
+at once are verified by ``wire.batch``.
 
 Sources: BIP340 (Schnorr signatures), RFC 6979 and BIP62 low-S (ECDSA), libp2p peer-id spec (identity multihash of secp256k1).
 """
