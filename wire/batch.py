@@ -48,11 +48,11 @@ def verify_all(items: Sequence[Signed], dice: bytes) -> list[bool]:
     When one of those that are verified together is false, each is verified by itself.
     """
     counts = Counter([public[-32:] for public, _, _ in items])
-    together = [one for one in items if counts[one[0][-32:]] > 1]
-    authors = sum(count > 1 for count in counts.values())
-    if 3 * len(together) - 4 * authors < VERIFY_TOGETHER_MIN or not _all_good(together, dice):
+    authors = {key for key, count in counts.items() if count > 1}
+    together = [one for one in items if one[0][-32:] in authors]
+    if 3 * len(together) - 4 * len(authors) < VERIFY_TOGETHER_MIN or not _all_good(together, dice):
         return [verify(*one) for one in items]
-    return [counts[one[0][-32:]] > 1 or verify(*one) for one in items]
+    return [one[0][-32:] in authors or verify(*one) for one in items]
 
 
 def _all_good(items: Sequence[Signed], dice: bytes) -> bool:
